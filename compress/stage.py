@@ -1,0 +1,68 @@
+"""What a stage is: a function from sealed folders to a folder, and the two kinds of settings it takes."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+Inputs = Mapping[str, Path]
+
+
+class Entry(BaseModel):
+    """A registry entry: a small typed thing, told apart by its literal `name`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Skip(Entry):
+    """The entry `none`: the step is skipped and hands its input on."""
+
+    name: Literal["none"] = "none"
+
+
+def _by_name(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+Shorthand = BeforeValidator(_by_name, json_schema_input_type=Any)
+"""Lets a recipe write `loss: kl` for `loss: {name: kl}`; put it around a union of entries."""
+
+
+class StageConfig(BaseModel):
+    """What a stage computes. Every field, the seed included, enters the cache key."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a stage computes it. No field enters the cache key."""
+
+    device: str = "cpu"
+    threads: int = 0  # 0: what torch chooses
+    log: Callable[[str], None] = lambda _line: None
+    progress: Callable[[Iterable[Any], str, int | None], Iterator[Any]] = lambda items, _what, _total: iter(
+        items
+    )
+    scratch: Path | None = None  # survives a kill; gone once the stage is sealed
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One row of the table in `pipeline.py`.
+
+    `inputs` are names of earlier stages. `scope` says how often it runs: once per recipe (`shared`), once per variant and
+    seed (`variant`), or once over all variants (`gather`). `fingerprint` adds what the bytes depend on beside config and
+    inputs (data files outside the store, the machine for measurements).
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    config: type[StageConfig]
+    run: Callable[..., None]
+    scope: Literal["shared", "variant", "gather"] = "variant"
+    version: int = 1
+    fingerprint: Callable[[Any], Mapping[str, str]] = field(default=lambda _config: {})
