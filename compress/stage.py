@@ -44,9 +44,7 @@ class RunOptions:
     device: str = "cpu"
     threads: int = 0  # 0: what torch chooses
     log: Callable[[str], None] = lambda _line: None
-    progress: Callable[[Iterable[Any], str, int | None], Iterator[Any]] = lambda items, _what, _total: iter(
-        items
-    )
+    progress: Callable[[Iterable[Any], str, int | None], Iterator[Any]] = lambda items, _what, _total: iter(items)
     scratch: Path | None = None  # survives a kill; gone once the stage is sealed
 
 

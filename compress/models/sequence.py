@@ -1,0 +1,130 @@
+"""Histories -> user vectors: a causal transformer over an item table, the same for teachers, students and controls."""
+
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class BlockShape(BaseModel):
+    """Width of one block, which pruning shrinks: attention heads and feed-forward neurons."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    heads: PositiveInt
+    neurons: PositiveInt
+
+
+class SequenceShape(BaseModel):
+    """All sizes of a sequence model. `dim` is the item and user vector's width, `head_dim` one head's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    n_items: PositiveInt
+    dim: PositiveInt
+    head_dim: PositiveInt
+    blocks: tuple[BlockShape, ...] = Field(min_length=1)
+    max_history: PositiveInt
+    dropout: NonNegativeFloat = 0.0
+
+
+class Block(nn.Module):
+    """Pre-norm attention and feed-forward, with a learned bias per head and distance into the past (T5, section 2.1)."""
+
+    def __init__(self, shape: SequenceShape, block: BlockShape) -> None:
+        super().__init__()
+        inner = block.heads * shape.head_dim
+        self.heads, self.head_dim = block.heads, shape.head_dim
+        self.attention_norm = nn.LayerNorm(shape.dim)
+        self.query = nn.Linear(shape.dim, inner)
+        self.key = nn.Linear(shape.dim, inner)
+        self.value = nn.Linear(shape.dim, inner)
+        self.output = nn.Linear(inner, shape.dim)
+        self.distance_bias = nn.Parameter(torch.zeros(block.heads, shape.max_history))
+        self.neuron_norm = nn.LayerNorm(shape.dim)
+        self.up = nn.Linear(shape.dim, block.neurons)
+        self.down = nn.Linear(block.neurons, shape.dim)
+        self.dropout = nn.Dropout(shape.dropout)
+
+    def forward(self, hidden: Tensor, bias: Tensor, queries: Tensor | None = None) -> Tensor:
+        """hidden (batch, length, dim), bias (batch or 1, heads, queries, length) -> (batch, queries, dim).
+
+        `queries` (batch, queries, dim) is the part of `hidden` whose outputs are wanted; all of it by default.
+        """
+        residual = hidden if queries is None else queries
+        normed = self.attention_norm(hidden)
+        query = self._split(self.query(normed if queries is None else self.attention_norm(queries)))
+        weights = query @ self._split(self.key(normed)).transpose(-1, -2) * self.head_dim**-0.5 + bias
+        mixed = self.dropout(weights.softmax(-1)) @ self._split(self.value(normed))
+        attended = residual + self.dropout(self.output(mixed.transpose(1, 2).flatten(2)))
+        return attended + self.dropout(self.down(F.gelu(self.up(self.neuron_norm(attended)))))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
+
+
+class SequenceEncoder(nn.Module):
+    """Item vectors of a history -> user vectors. Distances, not positions, are learned: any length up to max_history."""
+
+    def __init__(self, shape: SequenceShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.blocks = nn.ModuleList(Block(shape, block) for block in shape.blocks)
+        self.norm = nn.LayerNorm(shape.dim)
+        self.dropout = nn.Dropout(shape.dropout)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """vectors (batch, length, dim), padded on the right -> user vectors after each event (batch, length, dim)."""
+        hidden = self.dropout(vectors)
+        length = hidden.shape[1]
+        steps = torch.arange(length, device=hidden.device)
+        distance = (steps[:, None] - steps[None, :]).clamp(min=0)
+        future = torch.where(steps[:, None] >= steps[None, :], 0.0, -1e4)
+        for block in self.blocks:
+            hidden = block(hidden, (block.distance_bias[:, distance] + future)[None])
+        return self.norm(hidden)
+
+    def last(self, vectors: Tensor, known: Tensor) -> Tensor:
+        """vectors (batch, length, dim), padded on the left, known (batch, length) bool -> user vectors (batch, dim).
+
+        Equals `forward` at the last event; the last block computes that position alone.
+        """
+        length = vectors.shape[1]
+        steps = torch.arange(length, device=vectors.device)
+        distance = (steps[:, None] - steps[None, :]).clamp(min=0)
+        future = torch.where(steps[:, None] >= steps[None, :], 0.0, -1e4)
+        padding = torch.where(known, 0.0, -1e4)[:, None, None, :]
+        hidden = vectors
+        for block in self.blocks[:-1]:
+            hidden = block(hidden, (block.distance_bias[:, distance] + future)[None] + padding)
+        final = self.blocks[-1]
+        bias = final.distance_bias[:, length - 1 - steps][None, :, None, :] + padding
+        return self.norm(final(hidden, bias, hidden[:, -1:]))[:, 0]
+
+
+class SequenceModel(nn.Module):
+    """A folded item table (n_items + 1, dim), row 0 zero for padding, and an encoder over it."""
+
+    def __init__(self, shape: SequenceShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.item_table = nn.Parameter(torch.zeros(shape.n_items + 1, shape.dim))
+        self.encoder = SequenceEncoder(shape)
+
+    def user_vectors(self, histories: Tensor) -> Tensor:
+        """histories (batch, length) int64 rows, oldest first, padded with 0 on the left -> (batch, dim)."""
+        return self.encoder.last(self.item_table[histories], histories > 0)
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(self.shape.model_dump_json(indent=1) + "\n")
+        save_file(
+            {name: t.detach().contiguous().cpu() for name, t in self.state_dict().items()}, folder / "model.safetensors"
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> "SequenceModel":
+        model = cls(SequenceShape.model_validate_json((folder / "config.json").read_text()))
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+        return model.eval()

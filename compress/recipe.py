@@ -1,0 +1,226 @@
+"""YAML -> frozen typed configs. Every mistake of a recipe is reported at once, with its path, before any work."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, TypeAdapter, ValidationError
+
+from compress.explain import explain
+from compress.pipeline import STAGES
+from compress.stage import Stage, StageConfig
+from deploy.errors import UsageError
+
+MAX_BYTES = 1_000_000
+Role = Literal["teacher", "student", "control", "text_encoder"]
+ROLES: tuple[Role, ...] = ("control", "teacher", "text_encoder", "student")
+"""In the order they run: the gate compares teachers with controls before any student starts."""
+
+Seeds = TypeAdapter(Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, max_length=32)])
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One chain through the table of stages: its role and its config of every per-variant stage."""
+
+    name: str
+    role: Role
+    configs: Mapping[str, StageConfig]
+
+    def with_seed(self, seed: int, stated: frozenset[str] = frozenset()) -> "Variant":
+        """The same chain with another seed in every stage whose recipe section does not state one."""
+        configs = {
+            name: config if name in stated else config.model_copy(update={"seed": seed})
+            for name, config in self.configs.items()
+        }
+        return Variant(self.name, self.role, configs)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A parsed recipe. `shared` holds the configs of the stages that run once (`data`, `bench`, `select`, ...)."""
+
+    name: str
+    description: str
+    seeds: tuple[int, ...]
+    shared: Mapping[str, StageConfig]
+    variants: tuple[Variant, ...]
+
+
+def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
+    """Read and check a recipe file; `overrides` are `section.field=value` with YAML values. Raises UsageError."""
+    try:
+        raw_bytes = path.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"{path}: cannot read the recipe: {error.strerror}; `slimrec recipes` lists those shipped"
+        ) from error
+    if len(raw_bytes) > MAX_BYTES:
+        raise UsageError(f"{path}: a recipe has at most {MAX_BYTES} bytes (got {len(raw_bytes)})")
+    try:
+        raw = yaml.load(raw_bytes.decode("utf-8"), _UniqueKeys)
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not UTF-8 text (byte {error.start})") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise UsageError(f"{path}: a recipe is a mapping of sections (got {type(raw).__name__})")
+    for override in overrides:
+        _override(raw, override)
+    return parse_recipe(_absolute(raw, path.parent.absolute()), path.stem)
+
+
+def parse_recipe(raw: Mapping[str, Any], name: str) -> Recipe:
+    """Check every section of a recipe given as plain values. Raises UsageError with one line per mistake."""
+    return _Parser(raw).recipe(name)
+
+
+class _Parser:
+    """Collects the mistakes of all sections before it gives up."""
+
+    def __init__(self, raw: Mapping[str, Any]) -> None:
+        self.raw = raw
+        self.errors: list[str] = []
+
+    def recipe(self, name: str) -> Recipe:
+        known = ["description", "seeds", "variants", *(stage.name for stage in STAGES)]
+        for key in self.raw:
+            if key not in known:
+                self.errors.append(f"{key}: unknown section; allowed: {', '.join(known)}")
+        description = self.raw.get("description", "")
+        if not isinstance(description, str):
+            self.errors.append(f"description: must be text (got {description!r})")
+        seeds = self._seeds()
+        shared = {
+            stage.name: config
+            for stage in STAGES
+            if stage.scope != "variant" and (config := self._config(stage, self.raw.get(stage.name, {}), stage.name))
+        }
+        variants = tuple(self._variants())
+        if self.errors:
+            raise UsageError(dict.fromkeys(self.errors))
+        return Recipe(name, " ".join(description.split()), seeds, shared, variants)
+
+    def _seeds(self) -> tuple[int, ...]:
+        try:
+            return Seeds.validate_python(self.raw.get("seeds", [0]), strict=False)
+        except ValidationError:
+            self.errors.append(f"seeds: must be a list of whole numbers from 0 (got {self.raw['seeds']!r})")
+            return ()
+
+    def _variants(self) -> Iterator[Variant]:
+        raw = self.raw.get("variants")
+        if not isinstance(raw, dict) or not raw:
+            self.errors.append(f"variants: name at least one, such as `control: {{role: control}}` (got {raw!r})")
+            return
+        for name, own in raw.items():
+            where = f"variants.{name}"
+            if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,63}", name):
+                self.errors.append(f"{where}: a name has a-z, 0-9, '.', '_' and '-', at most 64 (got {name!r})")
+                continue
+            if not isinstance(own, dict):
+                self.errors.append(f"{where}: must be a mapping with a `role` (got {own!r})")
+                continue
+            role = own.get("role")
+            if role not in ROLES:
+                self.errors.append(f"{where}.role: allowed: {', '.join(ROLES)} (got {role!r})")
+            stages = [stage for stage in STAGES if stage.scope == "variant"]
+            for key in own:
+                if key != "role" and key not in [stage.name for stage in stages]:
+                    allowed = ", ".join(stage.name for stage in stages)
+                    self.errors.append(f"{where}.{key}: unknown stage; allowed: role, {allowed}")
+            configs = {}
+            for stage in stages:
+                merged = merge(self.raw.get(stage.name, {}), own.get(stage.name, {}))
+                config = self._config(stage, merged, stage.name, own.get(stage.name), where)
+                if config is not None:
+                    configs[stage.name] = config
+            if role in ROLES and len(configs) == len(stages):
+                yield Variant(name, role, configs)
+
+    def _config(
+        self, stage: Stage, value: Any, section: str, own: Any = None, variant: str | None = None
+    ) -> StageConfig | None:
+        try:
+            return stage.config.model_validate(value)
+        except ValidationError as error:
+            for path, message in explain(error, stage.config, value):
+                # a mistake in a default belongs to the section, one in an override to the variant
+                place = f"{variant}.{section}" if variant and _states(own, path) else section
+                self.errors.append(".".join([place, *map(str, path)]) + f": {message}")
+            return None
+
+
+def merge(default: Any, own: Any) -> Any:
+    """Overlay a variant's section on the default one; a mapping with another `name` replaces its default whole."""
+    if not (isinstance(default, dict) and isinstance(own, dict)):
+        return own if own != {} else default
+    if "name" in own and own["name"] != default.get("name", own["name"]):
+        return own
+    return {**default, **{key: merge(default.get(key, {}), value) for key, value in own.items()}}
+
+
+def _states(own: Any, path: tuple[str | int, ...]) -> bool:
+    for part in path:
+        if not isinstance(own, dict):
+            break
+        if part not in own:
+            return False
+        own = own[part]
+    return own is not None
+
+
+def _override(raw: dict[str, Any], text: str) -> None:
+    path, equals, value = text.partition("=")
+    parts = path.split(".")
+    if not equals or not all(parts):
+        raise UsageError(f"--set: expected section.field=value (got {text!r})")
+    try:
+        parsed = yaml.load(value, _UniqueKeys)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {path}: the value is not valid YAML (got {value!r})") from error
+    node: dict[str, Any] = raw
+    for part in parts[:-1]:
+        below = node.get(part)
+        if isinstance(below, str):  # the shorthand `loss: kl` of {name: kl}
+            below = {"name": below}
+        node[part] = below if isinstance(below, dict) else {}
+        node = node[part]
+    node[parts[-1]] = parsed
+
+
+def _absolute(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Paths in a recipe are relative to its folder; a name without a slash is looked up by name."""
+
+    def walk(value: Any, key: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: walk(v, k) for k, v in value.items()}
+        if key in ("from", "backbone", "key") and isinstance(value, str) and value.startswith((".", "/", "~")):
+            return str((folder / Path(value).expanduser()).resolve())
+        return value
+
+    walked: dict[str, Any] = walk(raw, None)
+    return walked
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Plain YAML, but a key given twice is a mistake and aliases, which can blow up, are refused."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        for index, key in enumerate(keys):
+            if key in keys[:index]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is given twice", node.value[index][0].start_mark
+                )
+        return super().construct_mapping(node, deep=deep)
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(
+                None, None, "aliases (*name) are not supported", self.peek_event().start_mark
+            )
+        return super().compose_node(parent, index)

@@ -1,0 +1,132 @@
+"""Stages `source` and `target`: the teacher learns the richer domain first, then the domain it will serve."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
+
+from benchmarks.accuracy import ndcg
+from compress.data.dataset import Dataset
+from compress.models.folder import load_sequence, load_text, model_facts, write_json, write_model
+from compress.models.sequence import SequenceEncoder, SequenceModel
+from compress.models.text import TextEncoder, batches
+from compress.stage import Entry, Inputs, RunOptions, Shorthand, Skip, StageConfig
+from compress.store import link_tree
+from compress.teacher.two_level import TwoLevel, TwoLevelTeacher
+from compress.training import seed_everything, validation_ranks, windows
+
+
+class Frozen(Entry):
+    """No recommender is trained: the LM as it is gives item vectors, for controls that may use text."""
+
+    name: Literal["frozen"] = "frozen"
+
+
+class SourceConfig(StageConfig):
+    """The teacher on the source domain; `none` goes straight to the target."""
+
+    method: Annotated[TwoLevel | Skip, Field(discriminator="name"), Shorthand] = TwoLevel()
+    domain: str = "source"
+
+
+class TargetConfig(StageConfig):
+    """The teacher on the target domain, and how many of its scores students may read."""
+
+    method: Annotated[TwoLevel | Frozen | Skip, Field(discriminator="name"), Shorthand] = TwoLevel()
+    domain: str = "target"
+    cached_scores: PositiveInt = 100  # best items kept per training position
+
+
+def train_source(config: SourceConfig, inputs: Inputs, out: Path, options: RunOptions) -> None:
+    """data, pretrain -> a model folder with `text/` and `sequence/` of the source domain."""
+    if isinstance(config.method, Skip) or not _has_text(inputs["pretrain"]):
+        link_tree(inputs["pretrain"], out)
+        return
+    _train(config.method, config.domain, config.seed, inputs["data"], inputs["pretrain"], out, options, "source")
+
+
+def train_target(config: TargetConfig, inputs: Inputs, out: Path, options: RunOptions) -> None:
+    """data, source -> the teacher: model folder, `item_vectors.npy`, cached scores and validation ranks."""
+    if isinstance(config.method, Skip) or not _has_text(inputs["source"]):
+        link_tree(inputs["source"], out)
+        return
+    dataset = Dataset.open(inputs["data"], config.domain)
+    if isinstance(config.method, Frozen):
+        encoder = load_text(inputs["source"])
+        assert encoder is not None
+        write_model(out, text=encoder, arrays={"item_vectors": _item_vectors(encoder, dataset.texts)})
+        return
+    model = _train(config.method, config.domain, config.seed, inputs["data"], inputs["source"], out, options, "target")
+    items, scores = cached_scores(model, dataset, min(config.cached_scores, dataset.n_items))
+    np.save(out / "score_items.npy", items)
+    np.save(out / "scores.npy", scores)
+
+
+def _has_text(folder: Path) -> bool:
+    return "text" in model_facts(folder)["parts"]
+
+
+def _train(
+    method: TwoLevel, domain: str, seed: int, data: Path, start: Path, out: Path, options: RunOptions, what: str
+) -> SequenceModel:
+    rng = seed_everything(seed, options)
+    dataset = Dataset.open(data, domain)
+    text = load_text(start)
+    assert text is not None
+    teacher = TwoLevelTeacher(method, text, dataset, _encoder(start, method)).to(options.device)
+    result = teacher.train_two_level(method, dataset, rng, options, what)
+    model = teacher.folded()
+    ranks = validation_ranks(model, dataset)
+    write_model(
+        out,
+        text=teacher.text,
+        sequence=model,
+        arrays={
+            "item_vectors": teacher.text_vectors().detach().cpu().numpy().astype(np.float32),
+            "valid_ranks": ranks,
+        },
+        metrics={"valid_ndcg@10": float(ndcg(ranks, 10).mean()), "best_epoch": result.best_epoch},
+    )
+    write_json(out / "curve.json", [[e, None if loss != loss else loss, v] for e, loss, v in result.curve])
+    return model
+
+
+def _encoder(start: Path, method: TwoLevel) -> SequenceEncoder | None:
+    """The sequence encoder of an earlier domain where the sizes agree: it has seen no item ids, so it transfers."""
+    model = load_sequence(start)
+    if model is None or model.shape.dim != method.dim or len(model.shape.blocks) != method.blocks:
+        return None
+    return model.encoder
+
+
+@torch.no_grad()
+def _item_vectors(encoder: TextEncoder, texts: list[str]) -> NDArray[np.float32]:
+    encoder.eval()
+    parts = [encoder(*encoder.tokenize(texts[part])).cpu().numpy() for part in batches(len(texts), 256)]
+    vectors = np.concatenate(parts).astype(np.float32)
+    return np.concatenate([np.zeros((1, vectors.shape[1]), np.float32), vectors])
+
+
+@torch.no_grad()
+def cached_scores(model: SequenceModel, dataset: Dataset, top: int) -> tuple[NDArray[np.int32], NDArray[np.float16]]:
+    """The teacher's best items at every training position: rows and scores, (positions, top), best first.
+
+    Positions are numbered through all users as `windows` numbers them. Row 0 never appears. Items the user already had
+    stay in: repeats are part of what the teacher believes.
+    """
+    cut = windows(dataset.train_sequences(), model.shape.max_history)
+    n = int(cut.positions.max()) + 1
+    rows, values = np.zeros((n, top), np.int32), np.zeros((n, top), np.float16)
+    device = model.item_table.device
+    for start in range(0, len(cut.inputs), 64):
+        inputs, targets, positions = cut.batch(np.arange(start, min(start + 64, len(cut.inputs))))
+        users = model.encoder(model.item_table[inputs.to(device)])[targets.to(device) > 0]
+        scores = users @ model.item_table.T
+        scores[:, 0] = -torch.inf
+        best = scores.topk(top)
+        at = positions[targets > 0].numpy()
+        rows[at], values[at] = best.indices.cpu().numpy(), best.values.cpu().numpy()
+    return rows, values

@@ -1,0 +1,149 @@
+"""The two-level teacher: item text -> LM -> item vector; causal sequence encoder over item vectors -> user vector.
+
+As UniSRec (Hou et al. 2022, sections 2.1-2.2), but the LM itself is trained. A step cannot afford the LM on every item, so
+the vectors of all items lie in a bank; each step computes some of its batch's items afresh with gradient and writes
+them back (the memory bank of Wu et al. 2018, section 3.1). Layers that stay frozen run once: what enters the first
+trained layer is cached.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional
+
+from compress.data.dataset import Dataset
+from compress.models.sequence import BlockShape, SequenceEncoder, SequenceModel, SequenceShape
+from compress.models.text import TextEncoder, batches
+from compress.stage import Entry, RunOptions
+from compress.training import Fit, Share, Training, fit, validation_ndcg, windows
+
+
+class TwoLevel(Entry):
+    """Sizes and training of a two-level teacher."""
+
+    name: Literal["two_level"] = "two_level"
+    dim: PositiveInt = 128
+    blocks: PositiveInt = 2
+    heads: PositiveInt = 4
+    neurons: PositiveInt = 256
+    max_history: Annotated[int, Field(ge=2, le=1000)] = 50
+    dropout: Share = 0.3
+    id_vectors: bool = True  # warm items also get a free vector, which text alone cannot give
+    trained_layers: NonNegativeInt = 2
+    texts_per_step: PositiveInt = 64
+    text_learning_rate_factor: PositiveFloat = 0.05
+    frozen_epochs: NonNegativeInt = 10  # epochs before the LM starts to move
+    training: Training = Training()
+
+
+class TwoLevelTeacher(nn.Module):
+    """The parts in training: the text encoder's trained layers and head, id vectors, sequence encoder."""
+
+    def __init__(self, config: TwoLevel, text: TextEncoder, dataset: Dataset, encoder: SequenceEncoder | None) -> None:
+        super().__init__()
+        self.shape = SequenceShape(
+            n_items=dataset.n_items,
+            dim=config.dim,
+            head_dim=config.dim // config.heads,
+            blocks=(BlockShape(heads=config.heads, neurons=config.neurons),) * config.blocks,
+            max_history=config.max_history,
+            dropout=config.dropout,
+        )
+        if text.dim != config.dim or isinstance(text.head, nn.Identity):
+            text.head = nn.Linear(text.hidden_size, config.dim, bias=False)
+        self.text = text
+        self.first = text.train_layers(config.trained_layers)
+        self.encoder = encoder or SequenceEncoder(self.shape)
+        self.ids = nn.Parameter(torch.zeros(dataset.n_items + 1, config.dim), requires_grad=config.id_vectors)
+        tokens, mask = text.tokenize(dataset.texts)
+        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("lower", self._lower(tokens, mask), persistent=False)
+        self.register_buffer("bank", torch.zeros(dataset.n_items, text.hidden_size), persistent=False)
+        self.refresh()
+
+    @torch.no_grad()
+    def _lower(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        self.text.eval()
+        parts = [self.text.lower(tokens[p], mask[p], self.first) for p in batches(len(tokens), 256)]
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Bring the bank of pooled LM states up to date for all items, without dropout."""
+        training = self.text.training
+        self.text.eval()
+        for part in batches(len(self.bank), 256):
+            self.bank[part] = self.pooled(torch.arange(part.start, part.stop, device=self.bank.device))
+        self.text.train(training)
+
+    def pooled(self, items: Tensor) -> Tensor:
+        """Items (n,) int64 from 0 -> pooled LM states (n, hidden), through the trained layers."""
+        mask = self.mask[items]
+        used = int(mask.sum(1).max())
+        return self.text.pooled(self.lower[items, :used], mask[:, :used], self.first)
+
+    def text_vectors(self, fresh: Tensor | None = None) -> Tensor:
+        """(n_items + 1, dim) from the bank, row 0 zero; the items `fresh` are computed now and carry gradient."""
+        states = self.bank
+        if fresh is not None:
+            new = self.pooled(fresh)
+            states = states.index_copy(0, fresh, new)
+            self.bank[fresh] = new.detach()
+        return functional.pad(self.text.head(states), (0, 0, 1, 0))
+
+    def table(self, fresh: Tensor | None = None) -> Tensor:
+        """All item vectors (n_items + 1, dim), row 0 zero."""
+        ids = torch.cat([torch.zeros_like(self.ids[:1]), self.ids[1:]])
+        return self.text_vectors(fresh) + ids
+
+    @torch.no_grad()
+    def folded(self) -> SequenceModel:
+        """The sequence model over the item table as it stands."""
+        model = SequenceModel(self.shape).to(self.ids.device)
+        model.item_table.copy_(self.table())
+        model.encoder.load_state_dict(self.encoder.state_dict())
+        return model.eval()
+
+    def train_two_level(
+        self, config: TwoLevel, dataset: Dataset, rng: np.random.Generator, options: RunOptions, what: str
+    ) -> Fit:
+        """Train on the domain's training events; leaves the state with the best validation NDCG@10."""
+        training = config.training
+        sequences = dataset.train_sequences()
+        device = self.ids.device
+
+        def epoch(number: int) -> Iterator[Tensor]:
+            self.text.train(number > config.frozen_epochs)
+            cut = windows(sequences, config.max_history, rng)
+            for index in np.array_split(rng.permutation(len(cut.inputs)), -(-len(cut.inputs) // training.batch_size)):
+                inputs, targets, _ = (t.to(device) for t in cut.batch(index))
+                fresh = None
+                if number > config.frozen_epochs and config.trained_layers:
+                    fresh = torch.from_numpy(_some_items(targets, config.texts_per_step, rng)).to(device)
+                table = self.table(fresh)
+                users = self.encoder(table[inputs])[targets > 0]
+                logits = users @ table.T
+                logits[:, 0] = -1e4
+                yield functional.cross_entropy(logits, targets[targets > 0], label_smoothing=training.label_smoothing)
+
+        def validate() -> float:
+            self.refresh()
+            return validation_ndcg(self.folded(), dataset)
+
+        text = [p for p in self.text.lm.parameters() if p.requires_grad]
+        rest = [*self.text.head.parameters(), *self.encoder.parameters()] + ([self.ids] if config.id_vectors else [])
+        groups = [(rest, 1.0)] + ([(text, config.text_learning_rate_factor)] if text else [])
+        result = fit(self, groups, training, epoch, validate, options, what)
+        self.refresh()
+        return result
+
+
+def _some_items(targets: Tensor, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Up to `n` different items of the batch, counted from 0."""
+    present = np.unique(targets[targets > 0].cpu().numpy()) - 1
+    return np.sort(rng.choice(present, min(n, len(present)), replace=False))
