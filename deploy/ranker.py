@@ -1,0 +1,72 @@
+"""One ONNX Runtime session around the graph history -> top-k (contract: `docs/ARCHITECTURE.md`, "quantize")."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from deploy.errors import UsageError
+
+Rows = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.float32]
+
+CPU = ("CPUExecutionProvider",)
+
+
+def open_session(
+    graph: Path, *, threads: int = 1, providers: Sequence[str] = CPU, spin: bool = True
+) -> ort.InferenceSession:
+    """A sequential, quiet session. `spin=False` lets idle worker threads sleep instead of burning a core.
+
+    Raises UsageError where ONNX Runtime cannot load `graph` or has not one of `providers`.
+    """
+    absent = [name for name in providers if name not in ort.get_available_providers()]
+    if absent:
+        raise UsageError(f"{graph.name}: this onnxruntime lacks the provider (got {', '.join(absent)})")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 4
+    if not spin:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return ort.InferenceSession(str(graph), options, providers=list(providers))
+    except Exception as error:  # ONNX Runtime's exceptions share no public base class
+        raise UsageError(f"{graph.name}: onnxruntime cannot load it ({first_line(error)})") from None
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a message, cut to 200 characters."""
+    return str(error).strip().partition("\n")[0][:200]
+
+
+class Ranker:
+    """history -> the k best rows. Thread-safe: a session may run from several threads."""
+
+    def __init__(self, graph: Path, *, threads: int = 1, providers: Sequence[str] = CPU, spin: bool = True) -> None:
+        """graph: `history.<precision>.onnx`. Raises UsageError where it cannot be loaded or has other inputs."""
+        self._session = open_session(graph, threads=threads, providers=providers, spin=spin)
+        self._run: Any = self._session.run
+        inputs = {value.name for value in self._session.get_inputs()}
+        outputs = {value.name for value in self._session.get_outputs()}
+        if inputs != {"history", "exclude", "k"} or not {"scores", "rows"} <= outputs:
+            raise UsageError(
+                f"{graph.name}: must map history, exclude, k to scores, rows "
+                f"(got {', '.join(sorted(inputs))} to {', '.join(sorted(outputs))})"
+            )
+
+    def rank(self, history: Rows, exclude: Rows, k: int) -> tuple[Scores, Rows]:
+        """The k best rows of each history, best first.
+
+        history: int64 (batch, length), oldest first, left-padded with 0. exclude: int64 (batch, m), padded with 0.
+        k: at most the number of items. Row 0, the history and `exclude` score -inf.
+        Returns scores float32 (batch, k) and rows int64 (batch, k).
+        """
+        scores, rows = self._run(
+            ("scores", "rows"), {"history": history, "exclude": exclude, "k": np.array([k], np.int64)}
+        )
+        return scores, rows
