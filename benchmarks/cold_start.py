@@ -1,0 +1,98 @@
+"""Memory and load time of a fresh process: `fresh_process` starts one, `python -m benchmarks.cold_start` is it.
+
+Load is process start to first answer, interpreter and imports included. Memory is the peak resident set.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy.errors import SlimrecError
+
+
+@dataclass(frozen=True)
+class ColdStart:
+    """What the fresh process loads and answers: a bundle (`items` None) or a history graph with its item file."""
+
+    model: str
+    history: tuple[str, ...]
+    items: str | None = None
+    k: int = 10
+    threads: int = 1
+    max_history: int = 50
+    precision: str | None = None
+
+
+def fresh_process(spec: ColdStart, *, repeats: int = 3, timeout_s: float = 300.0) -> tuple[float, float]:
+    """(rss_mb, load_ms): medians over `repeats` processes, one after another.
+
+    Raises SlimrecError with the process's own words where it fails.
+    """
+    runs = [_start(spec, timeout_s) for _ in range(repeats)]
+    return statistics.median(rss for rss, _ in runs), statistics.median(load for _, load in runs)
+
+
+def _start(spec: ColdStart, timeout_s: float) -> tuple[float, float]:
+    environment = dict(os.environ)
+    # A device keeps compiled modules; without them every import compiles again.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    root = str(Path(__file__).resolve().parents[1])
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "benchmarks.cold_start", json.dumps(asdict(spec))]
+    start = time.monotonic_ns()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=environment, check=False)
+    if done.returncode:
+        words = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
+        raise SlimrecError(f"{spec.model}: a fresh process could not answer ({words[-1]})")
+    answer = json.loads(done.stdout.splitlines()[-1])
+    return answer["rss_mb"], (answer["answered_ns"] - start) / 1e6
+
+
+def _answer(spec: ColdStart) -> None:
+    if spec.items is None:
+        from deploy.runtime import Recommender
+
+        bundle = Recommender.load(Path(spec.model), precision=spec.precision, threads=spec.threads)
+        bundle.recommend(spec.history, spec.k)
+        return
+    from benchmarks.candidates import CachedPath
+    from deploy.tables import read_items
+
+    ids = read_items(Path(spec.items)).ids
+    path = CachedPath(Path(spec.model), ids, max_history=spec.max_history, threads=spec.threads)
+    path.recommend([spec.history], spec.k)
+
+
+def peak_rss_mb() -> float:
+    """Peak resident set of this process in MB (10^6 bytes).
+
+    Linux: VmHWM, because `ru_maxrss` outlives exec and would report a large parent's peak.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        kib = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
+        return int(kib) * 1024 / 1e6
+    except (OSError, StopIteration):
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak * (1 if sys.platform == "darwin" else 1024) / 1e6  # bytes on macOS, KiB elsewhere
+
+
+def main(arguments: list[str]) -> None:
+    """Answer once and print `{"rss_mb", "answered_ns"}` (CLOCK_MONOTONIC, shared with the parent)."""
+    given: dict[str, Any] = json.loads(arguments[0])
+    given["history"] = tuple(given["history"])
+    _answer(ColdStart(**given))
+    answered = time.monotonic_ns()
+    print(json.dumps({"rss_mb": peak_rss_mb(), "answered_ns": answered}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

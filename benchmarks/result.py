@@ -1,0 +1,275 @@
+"""The form of `result.json` and of `bench --json`: one home for every field name. `python -m benchmarks.result`
+writes the JSON Schema that ships with it.
+
+Times are milliseconds, sizes bytes, memory MB (10^6 bytes). Names with `@10` are aliases: dump with `to_json`.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+
+SCHEMA_FILE = Path(__file__).parent / "schemas" / "result.schema.json"
+
+Precision = Literal["fp32", "fp16", "int8", "int4"]
+Role = Literal["teacher", "student", "control", "baseline"]
+Ci95 = tuple[float, float]
+
+
+class Record(BaseModel):
+    """A frozen record that refuses unknown fields, NaN and infinities."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        populate_by_name=True,
+        allow_inf_nan=False,
+        serialize_by_alias=True,
+        json_schema_serialization_defaults_required=True,
+    )
+
+    def to_json(self, indent: int | None = None) -> str:
+        """The record as JSON under its published names."""
+        return self.model_dump_json(by_alias=True, indent=indent)
+
+
+class Metrics(Record):
+    """Means over cases (or rows, for auc and uauc); only what was measured is written."""
+
+    ndcg_10: float | None = Field(default=None, alias="ndcg@10")
+    ndcg_10_ci95: Ci95 | None = Field(default=None, alias="ndcg@10_ci95", description="paired bootstrap over users")
+    recall_10: float | None = Field(default=None, alias="recall@10")
+    precision_10: float | None = Field(default=None, alias="precision@10")
+    f1_10: float | None = Field(default=None, alias="f1@10")
+    mrr: float | None = None
+    coverage_10: float | None = Field(default=None, alias="coverage@10")
+    auc: float | None = None
+    uauc: float | None = None
+    cases: Annotated[int, Field(ge=0)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _only_what_was_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        unset = {fields[name].alias or name for name in fields.keys() - self.model_fields_set}
+        return {name: value for name, value in handler(self).items() if name not in unset}
+
+
+class Segments(Record):
+    """The test metrics of the hard parts; empty where the data has no such case."""
+
+    cold_items: Metrics = Metrics()
+    cold_items_only: Metrics = Field(default=Metrics(), description="cold targets ranked among cold items")
+    tail_items: Metrics = Metrics()
+    short_history: Metrics = Metrics()
+
+
+class Accuracy(Record):
+    """Validation chooses; test is read once."""
+
+    valid: Metrics = Metrics()
+    test: Metrics = Metrics()
+    segments: Segments = Segments()
+
+
+class Ratio(Record):
+    """Time of the reference / time of this one (above 1: faster), per round: the median and the extremes."""
+
+    median: float
+    low: float
+    high: float
+
+
+class LatencyRow(Record):
+    """From raw item ids to raw item ids. `precision` is set where one bundle holds several."""
+
+    path: Literal["cached", "text"]
+    runtime: Literal["onnxruntime", "torch"]
+    device: str
+    threads: int
+    batch: int
+    history: int
+    items: int
+    k: int = 10
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    per_second: float = Field(description="histories answered per second")
+    runs: int
+    precision: Precision | None = None
+    ratio_to_teacher: Ratio | None = Field(default=None, description="against the teacher, ONNX Runtime fp32, cached")
+    ratio_to_teacher_text: Ratio | None = Field(
+        default=None, description="against the teacher, ONNX Runtime fp32, text"
+    )
+
+
+class Machine(Record):
+    """Where the numbers come from. Load is the one, five and fifteen minute average when they were taken."""
+
+    cpu: str
+    flags: list[str]
+    cores: int = Field(description="what affinity and cgroup allow this process")
+    versions: dict[str, str]
+    system: str = ""
+    governor: str | None = None
+    load_average: list[float] | None = None
+    gpu: str | None = None
+
+
+class Dataset(Record):
+    """The target domain after filtering."""
+
+    name: str
+    users: int
+    items: int
+    interactions: int
+
+
+class Protocol(Record):
+    """How accuracy was measured."""
+
+    split: Literal["leave-one-out", "time", "random-liked", "published"]
+    ranking: Literal["full"] = "full"
+    seen_excluded: bool = True
+    seeds: list[int]
+
+
+class Model(Record):
+    """One candidate in one precision. `chosen`: per role, the one validation chose."""
+
+    name: str
+    role: Role
+    variant: str
+    chosen: bool
+    precision: Precision
+    params: int
+    size_bytes: int
+    accuracy: Accuracy
+    latency: list[LatencyRow] = []
+    rss_mb: float | None = None
+    load_ms: float | None = None
+    seed: int | None = None
+
+
+class Gate(Record):
+    """Distillation starts only from a teacher that beats the control on validation NDCG@10."""
+
+    passed: bool
+    teacher_valid: float
+    control_valid: float
+    difference: float | None = None
+    ci95: Ci95 | None = None
+
+
+class Comparison(Record):
+    """`a` - `b` over the same test users. `p_holm` is Holm-corrected over the comparisons made together."""
+
+    a: str
+    b: str
+    metric: str
+    difference: float
+    ci95: Ci95
+    segment: Literal["cold_items", "tail_items", "short_history"] | None = None
+    users: int | None = None
+    p: float | None = None
+    p_holm: float | None = None
+
+
+class Selection(Record):
+    """Why `selected` is what it is; `front` names the Pareto-optimal candidates, `nearest` the best misses."""
+
+    reason: str
+    budget: dict[str, float] = {}
+    front: list[str] = []
+    nearest: list[str] = []
+
+
+class BundleInfo(Record):
+    """What ships: bytes on disk of the archive, or of the folder's files."""
+
+    path: str
+    digest: str
+    size_bytes: int
+    text_encoder_bytes: int
+
+
+class NotMeasured(Record):
+    """A number that is absent, and why."""
+
+    what: str
+    why: str
+
+
+class StageTime(Record):
+    """One stage of one variant; seconds are those of the run that built it."""
+
+    name: str
+    seconds: float
+    cached: bool
+    variant: str | None = None
+
+
+class Result(Record):
+    """`result.json`."""
+
+    version: Literal[1] = Field(default=1, alias="schema")
+    recipe: str
+    commit: str
+    machine: Machine
+    dataset: Dataset
+    protocol: Protocol
+    models: list[Model]
+    gate: Gate | None = None
+    transfer_ratio: float | None = None
+    comparisons: list[Comparison] = []
+    selected: str | None = None
+    selection: Selection | None = None
+    bundle: BundleInfo | None = None
+    not_measured: list[NotMeasured] = []
+    stages: list[StageTime] = []
+
+
+class BenchResult(Record):
+    """What `bench --json` prints, one line per bundle; memory and load are those of the default precision."""
+
+    version: Literal[1] = Field(default=1, alias="schema")
+    bundle: BundleInfo
+    machine: Machine
+    latency: list[LatencyRow]
+    rss_mb: float | None = None
+    load_ms: float | None = None
+    not_measured: list[NotMeasured] = []
+
+
+class LeftOut(Record):
+    """What an evaluation could not use."""
+
+    events_of_unknown_items: int
+    users_with_too_few_events: int
+    targets_seen_before: int = Field(description="counted, and never found: what was seen is not recommended")
+
+
+class PrecisionAccuracy(Record):
+    """The accuracy of one precision of a bundle."""
+
+    precision: Precision
+    test: Metrics
+
+
+class EvaluateResult(Record):
+    """What `evaluate --json` prints. `dataset` counts what the bundle knows of the data."""
+
+    version: Literal[1] = Field(default=1, alias="schema")
+    bundle: BundleInfo
+    dataset: Dataset
+    accuracy: list[PrecisionAccuracy]
+    left_out: LeftOut
+
+
+def schema_text() -> str:
+    """The JSON Schema of `Result`, as committed."""
+    return json.dumps(Result.model_json_schema(by_alias=True), indent=2, sort_keys=True) + "\n"
+
+
+if __name__ == "__main__":
+    SCHEMA_FILE.write_text(schema_text(), encoding="utf-8")

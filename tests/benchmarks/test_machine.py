@@ -1,0 +1,60 @@
+"""The machine's description, read from files that stand in for the kernel's."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks import machine
+
+
+def test_describes_this_machine() -> None:
+    now = machine.describe_machine()
+    assert now.cpu
+    assert now.cores >= 1
+    assert {"python", "numpy", "onnxruntime"} <= now.versions.keys()
+
+
+def test_fingerprint_ignores_load_and_sees_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = machine.fingerprint("cpu")
+    assert re.fullmatch("[0-9a-f]{64}", before)
+    monkeypatch.setattr(machine.os, "getloadavg", lambda: (99.0, 98.0, 97.0))
+    assert machine.fingerprint("cpu") == before
+    assert machine.fingerprint("cuda") != before
+    monkeypatch.setattr(machine, "versions", lambda: {"onnxruntime": "0.0"})
+    assert machine.fingerprint("cpu") != before
+
+
+@pytest.mark.parametrize(
+    ("text", "flags"),
+    [
+        ("model name : Some CPU\nflags : fpu avx2 sse avx512_vnni\n", ["avx2", "avx512_vnni"]),
+        ("Features : fp asimd asimddp crc32\n", ["asimd", "asimddp"]),
+        ("", []),
+    ],
+)
+def test_flags(text: str, flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cpuinfo").write_text(text)
+    monkeypatch.setattr(machine, "_CPUINFO", tmp_path / "cpuinfo")
+    assert machine.describe_machine().flags == flags
+
+
+@pytest.mark.parametrize(("limit", "cores"), [("150000 100000", 2), ("50000 100000", 1), ("max 100000", 8)])
+def test_cores_under_a_cgroup(limit: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cpu.max").write_text(limit)
+    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert machine.cores_allowed() == cores
+
+
+def test_commit_outside_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "__file__", str(tmp_path / "benchmarks" / "machine.py"))
+    assert machine.commit().startswith("slimrec ")
+
+
+def test_gpu_from_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_NVIDIA", tmp_path)
+    assert machine.gpu_name() is None
+    (tmp_path / "0000:01:00.0").mkdir()
+    (tmp_path / "0000:01:00.0" / "information").write_text("Model: \t\t NVIDIA Example\nIRQ: 1\n")
+    assert machine.gpu_name() == "NVIDIA Example"
