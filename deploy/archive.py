@@ -73,9 +73,10 @@ def unpack_archive(archive: Path, folder: Path) -> None:
 
 @contextlib.contextmanager
 def _open_regular(path: Path) -> Iterator[BinaryIO]:
+    # Before opening: a named pipe would wait for a writer.
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise UsageError(f"{path}: not a regular file")
     with path.open("rb") as stream:
-        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            raise UsageError(f"{path}: not a regular file")
         yield stream
 
 
@@ -86,7 +87,7 @@ def _entries(stream: BinaryIO, archive: Path, total: int) -> Iterator[tuple[str,
     for count in range(_MAX_ENTRIES + 1):
         block = stream.read(BLOCK)
         if block == _END[:BLOCK]:
-            if stream.read() != _END[BLOCK:]:
+            if stream.tell() + BLOCK != total or stream.read(BLOCK) != _END[BLOCK:]:
                 raise UsageError(f"{archive}: does not end after its two zero blocks")
             return
         name, size = _parse_header(block, archive)

@@ -1,12 +1,14 @@
 """A verified bundle that answers: raw item ids in, raw item ids out. Torch-free."""
 
+import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field, RootModel
 
 from deploy.bundle import Bundle, open_bundle
@@ -14,7 +16,7 @@ from deploy.catalogue import Catalogue, Filter
 from deploy.errors import GateError, SlimrecError, UsageError
 from deploy.golden import Golden, check_cases, check_text
 from deploy.manifest import GOLDEN, ITEMS, POPULAR, parse_record
-from deploy.ranker import Ranker, first_line
+from deploy.ranker import Ranker, Rows, first_line
 from deploy.text import TextEncoder, Vectors
 
 
@@ -92,13 +94,8 @@ class Recommender:
 
     def self_test(self) -> None:
         """Ask every golden case. Raises GateError where an answer differs from the recorded one."""
-        try:
+        with _running(self.bundle.manifest.model.precisions[self.precision]):
             check_cases(self._golden, self.precision, self)
-        except SlimrecError:
-            raise
-        except Exception as error:  # whatever a graph that does not fit its bundle raises at run time
-            graph = self.bundle.manifest.model.precisions[self.precision]
-            raise GateError(f"{graph}: fails on a golden case ({first_line(error)})") from error
 
     def top(self, history: Sequence[str], k: int) -> tuple[list[str], list[float]]:
         """The model's k best ids and scores; unlike `recommend`, a history without a known id is a UsageError."""
@@ -177,11 +174,12 @@ class Recommender:
         text = self.bundle.manifest.model.text
         if text is None:
             raise UsageError(f"{self.bundle.manifest.name}: the bundle has no text encoder")
-        path: Callable[[str], Path] = self.bundle.path
+        path = self.bundle.path
         encoder = TextEncoder(path(text.graph), path(text.tokenizer), text.max_tokens, threads=self._threads)
         if self._golden.text is None:
             raise GateError(f"{GOLDEN}: text: no recorded answer for the text encoder")
-        check_text(self._golden.text, encoder.encode([self._golden.text.text])[0], self._golden.tolerance)
+        with _running(text.graph):
+            check_text(self._golden.text, encoder.encode([self._golden.text.text])[0], self._golden.tolerance)
         return encoder
 
     def _named(self, rows: list[int], scores: list[float]) -> list[ScoredItem]:
@@ -196,7 +194,7 @@ class Recommender:
         k: int,
         left_out: list[int],
         unknown: list[str],
-        allowed: "np.ndarray[tuple[int], np.dtype[np.bool_]] | None",
+        allowed: npt.NDArray[np.bool_] | None,
     ) -> Recommendation:
         skipped = set(left_out)
         items: list[ScoredItem] = []
@@ -208,9 +206,18 @@ class Recommender:
         return Recommendation(items, unknown, "popularity")
 
 
-def _pad(
-    lists: list[list[int]], extra: "np.ndarray[tuple[int], np.dtype[np.intp]] | None" = None
-) -> "np.ndarray[tuple[int, int], np.dtype[np.int64]]":
+@contextlib.contextmanager
+def _running(graph: str) -> Iterator[None]:
+    """Whatever a graph that does not fit its bundle raises at run time becomes a GateError."""
+    try:
+        yield
+    except SlimrecError:
+        raise
+    except Exception as error:
+        raise GateError(f"{graph}: fails on its golden answers ({first_line(error)})") from error
+
+
+def _pad(lists: list[list[int]], extra: npt.NDArray[np.intp] | None = None) -> Rows:
     """Lists of rows -> int64 (len(lists), longest), left-padded with 0; `extra` is appended to each."""
     width = max(map(len, lists))
     tail = 0 if extra is None else len(extra)

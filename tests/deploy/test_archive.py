@@ -1,6 +1,7 @@
 """The archive: canonical on writing, bounded and suspicious on reading."""
 
 import io
+import os
 import tarfile
 import tempfile
 from pathlib import Path
@@ -150,6 +151,9 @@ def test_noise_is_refused(data):
 def test_a_device_is_not_an_archive(tmp_path):
     with pytest.raises(UsageError, match="not a regular file"):
         open_bundle(Path("/dev/zero"))
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="not a regular file"):
+        open_bundle(tmp_path / "pipe")
     with pytest.raises(UsageError, match="empty folder"):
         (tmp_path / "taken").write_bytes(b"")
         unpack_archive(tmp_path / "any", tmp_path)

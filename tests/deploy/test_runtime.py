@@ -4,7 +4,9 @@ import copy
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from deploy.errors import GateError, UsageError
 from deploy.manifest import canonical_json
@@ -161,6 +163,17 @@ def test_a_graph_of_another_model_fails_its_golden_answers(write_tiny, parts):
     bundle = write_tiny({"history.int8.onnx": parts["history.fp32.onnx"]})
     with pytest.raises(GateError, match=r"golden.json: cases.0: int8"):
         Recommender.load(bundle.archive)
+
+
+def test_a_graph_that_fails_at_run_time_is_refused(write_tiny, parts):
+    model = onnx.load_from_string(parts["history.int8.onnx"])
+    for weight in model.graph.initializer:
+        if weight.name in ("table", "padding"):
+            weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight)[:4], weight.name))
+    bundle = write_tiny({"history.int8.onnx": model.SerializeToString()})
+    with pytest.raises(GateError, match=r"^history\.int8\.onnx: fails on its golden answers \(") as caught:
+        Recommender.load(bundle.archive)
+    assert len(caught.value.lines) == 1
 
 
 def test_golden_text_is_asked_on_first_use(write_tiny, golden):

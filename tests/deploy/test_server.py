@@ -12,7 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from deploy.errors import UsageError
 from deploy.runtime import Recommender
+from deploy.server import listen
 
 ROOT = Path(__file__).parents[2]
 READY_WITHIN_S = 30.0
@@ -176,6 +178,17 @@ def test_a_busy_port_is_one_line(server, tiny):
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith(f"serve: port {server.port} is in use on 127.0.0.1 (")
     assert done.stderr.count("\n") == 1
+
+
+def test_an_address_of_another_machine_is_one_line():
+    with pytest.raises(UsageError, match=r"serve: cannot listen on port 0 of 192\.0\.2\.1 \("):
+        listen("192.0.2.1", 0)
+
+
+def test_small_answers_do_not_wait_for_acknowledgements():
+    """asyncio sets TCP_NODELAY only on sockets that name their protocol."""
+    with listen("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
 
 
 def test_sigterm_stops_cleanly(server):
