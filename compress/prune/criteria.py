@@ -1,0 +1,149 @@
+"""Which heads, neurons and layers matter least: the criteria, and what to keep by their scores."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor, nn
+
+from compress.prune.layers import Model, Width, views
+from compress.stage import Entry, Shorthand
+
+Floats = NDArray[np.float64]
+Losses = Callable[[], Iterable[Tensor]]
+"""Makes the losses of calibration batches, one scalar with its graph after the other, from the model being scored."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Importance, higher = keep. Comparable within one kind and one criterion only.
+
+    heads, neurons: one array per layer, (heads,) and (neurons,) float64; layers: (layers,) float64.
+    """
+
+    heads: tuple[Floats, ...]
+    neurons: tuple[Floats, ...]
+    layers: Floats
+
+
+@dataclass(frozen=True)
+class Keep:
+    """What stays: a width for every layer of the scored model (for `prune_widths`), and the layers' indices."""
+
+    widths: tuple[Width, ...]
+    layers: tuple[int, ...]
+
+
+class Magnitude(Entry):
+    """L2 norm of all weights a head or neuron owns (Li et al. 2017, section 3.1, has the L1 norm of a filter).
+
+    A layer's score is the norm over its heads and neurons together. Needs no data: losses are not asked for.
+    """
+
+    name: Literal["magnitude"] = "magnitude"
+
+    def __call__(self, model: Model, losses: Losses) -> Scores:
+        del losses
+        heads = tuple(_norms(view.head_parts()) for view in views(model))
+        neurons = tuple(_norms(view.neuron_parts()) for view in views(model))
+        layers = [np.sqrt(np.square(h).sum() + np.square(n).sum()) for h, n in zip(heads, neurons, strict=True)]
+        return Scores(heads, neurons, np.array(layers))
+
+
+class FirstOrder(Entry):
+    """|loss change| to first order when a gate on a head's or neuron's output closes, expected over batches.
+
+    The derivative by such a gate is weight x gradient summed over the columns that read the output; the absolute value
+    is taken of the sum. For heads that is Michel et al. 2019, section 4.1; for neurons the gates of Molchanov et al.
+    2019, with the absolute value in place of the square. A layer's score is the sum over its heads and neurons, which
+    bounds the first-order change of the loss when all of them go.
+
+    Dropout is off while scoring; `grad` and `requires_grad` of the model are left as they were. Raises ValueError
+    without a batch or where a score is not finite, RuntimeError where a loss does not depend on every layer.
+    """
+
+    name: Literal["first_order"] = "first_order"
+
+    def __call__(self, model: Model, losses: Losses) -> Scores:
+        layers = views(model)
+        weights = [linear.weight for view in layers for linear in (view.output, view.down)]
+        heads = [np.zeros(view.heads) for view in layers]
+        neurons = [np.zeros(view.neurons) for view in layers]
+        batches = 0
+        with _differentiable(model, weights):
+            for loss in losses():
+                gradients = torch.autograd.grad(loss, weights)
+                for i, view in enumerate(layers):
+                    of_inner = _gate_gradients(view.output, gradients[2 * i])
+                    heads[i] += np.abs(of_inner.reshape(view.heads, view.head_dim).sum(1))
+                    neurons[i] += np.abs(_gate_gradients(view.down, gradients[2 * i + 1]))
+                batches += 1
+        if not batches:
+            raise ValueError("losses: at least one calibration batch (got none)")
+        if not all(np.isfinite(scores).all() for scores in [*heads, *neurons]):
+            raise ValueError("losses: gradients must be finite (got nan or inf)")
+        sums = np.array([h.sum() + n.sum() for h, n in zip(heads, neurons, strict=True)])
+        return Scores(tuple(h / batches for h in heads), tuple(n / batches for n in neurons), sums / batches)
+
+
+Criterion = Annotated[Magnitude | FirstOrder, Field(discriminator="name"), Shorthand]
+
+
+def keep_best(scores: Scores, heads: float = 1.0, neurons: float = 1.0, layers: int | None = None) -> Keep:
+    """Keep the best share (0..1] of the heads and neurons of every layer, and the `layers` best layers (None: all).
+
+    Shares are per layer, so that all layers keep equal widths where they had them; counts are rounded (halves to
+    even) and at least 1. Of equal scores the lower index stays. Kept indices are in their original order.
+    """
+    widths = tuple(
+        Width(_best(of_heads, _count(of_heads, heads)), _best(of_neurons, _count(of_neurons, neurons)))
+        for of_heads, of_neurons in zip(scores.heads, scores.neurons, strict=True)
+    )
+    wanted = len(scores.layers) if layers is None else min(max(1, layers), len(scores.layers))
+    return Keep(widths, _best(scores.layers, wanted))
+
+
+def _count(scores: Floats, share: float) -> int:
+    if not 0.0 < share <= 1.0:
+        raise ValueError(f"share: must be above 0 and at most 1 (got {share})")
+    return max(1, round(share * len(scores)))
+
+
+def _best(scores: Floats, count: int) -> tuple[int, ...]:
+    order = np.argsort(-scores, kind="stable")
+    return tuple(sorted(int(index) for index in order[:count]))
+
+
+def _norms(parts: Iterable[Tensor]) -> Floats:
+    squares = [part.detach().double().square().flatten(1).sum(1) for part in map(_at_least_2d, parts)]
+    return np.asarray(torch.stack(squares).sum(0).sqrt().cpu().numpy(), dtype=np.float64)
+
+
+def _at_least_2d(part: Tensor) -> Tensor:
+    return part[:, None] if part.ndim == 1 else part
+
+
+def _gate_gradients(linear: nn.Linear, gradient: Tensor) -> Floats:
+    """d loss / d (a factor, now 1, on each input of the map): (in_features,)."""
+    products = linear.weight.detach().double() * gradient.double()
+    return np.asarray(products.sum(0).cpu().numpy(), dtype=np.float64)
+
+
+@contextmanager
+def _differentiable(model: Model, weights: Sequence[Tensor]) -> Iterator[None]:
+    training, required = model.training, [weight.requires_grad for weight in weights]
+    model.eval()
+    for weight in weights:
+        weight.requires_grad_(True)
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        for weight, before in zip(weights, required, strict=True):
+            weight.requires_grad_(before)
+        model.train(training)
