@@ -1,6 +1,7 @@
 """The plots of `report.html`: result -> plotly figures. Colours of text and grid come from the page (light or dark)."""
 
 import html
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from benchmarks.result import Comparison, LatencyRow, Metrics, Model, Result, St
 # Mid-tones that keep their contrast on white and on near-black; the symbol repeats what the colour says.
 COLOURS = {"teacher": "#8b6fd6", "student": "#0e9f86", "control": "#d9822b", "baseline": "#7d8896"}
 SYMBOLS = {"teacher": "diamond", "student": "circle", "control": "square", "baseline": "triangle-up"}
+TITLES = {"ndcg@10": "NDCG@10", "auc": "AUC"}
 SEGMENTS = {
     "test": "all test users",
     "tail_items": "tail items",
@@ -88,7 +90,11 @@ def pareto_front(points: Iterable[Point]) -> list[Point]:
 
 
 def trade_off(result: Result, points: Sequence[Point], axis: str) -> go.Figure:
-    """Accuracy against a cost on a log axis, the front as a line, the selected model ringed."""
+    """Accuracy against a cost on a log axis, the front as a line, the selected model ringed.
+
+    The accuracy axis starts below the weakest candidate; weaker baselines are left to the table.
+    """
+    metric = primary_metric(result)
     front = pareto_front(points)
     figure = go.Figure()
     figure.add_scatter(
@@ -100,7 +106,8 @@ def trade_off(result: Result, points: Sequence[Point], axis: str) -> go.Figure:
         hoverinfo="skip",
     )
     for role, colour in COLOURS.items():
-        shown = [point for point in points if point.model.role == role]
+        # The legend draws the first point: a chosen one is opaque.
+        shown = sorted((p for p in points if p.model.role == role), key=lambda p: not p.named)
         if shown:
             figure.add_scatter(**_markers(shown, role, colour))
     ringed = [point for point in points if point.model.name == result.selected]
@@ -113,17 +120,21 @@ def trade_off(result: Result, points: Sequence[Point], axis: str) -> go.Figure:
             marker={"symbol": "circle-open", "size": 22, "color": _WORSE, "line": {"width": 2.5}},
             hoverinfo="skip",
         )
-    for model in result.models:  # a baseline costs nothing that is measured: a level to compare with
-        accuracy, _ = value_of(model.accuracy.test, primary_metric(result))
-        if model.role == "baseline" and accuracy is not None and not any(p.model is model for p in points):
+    low, high = _accuracy_range(points)
+    for model in result.models:  # a baseline without a measured cost is a level to compare with
+        accuracy, _ = value_of(model.accuracy.test, metric)
+        placed = any(point.model is model for point in points)
+        if model.role == "baseline" and accuracy is not None and low < accuracy < high and not placed:
             figure.add_hline(
                 y=accuracy,
                 line={"color": COLOURS["baseline"], "width": 1, "dash": "dash"},
                 annotation={"text": html.escape(model.name), "font": {"size": 11}},
                 annotation_position="bottom left",
             )
+    for label in _labels(points):
+        figure.add_annotation(label)
     figure.update_xaxes(type="log", title=axis, dtick="D2" if _decades(points) < 2 else 1)
-    figure.update_yaxes(title=f"test {primary_metric(result)}", rangemode="tozero")
+    figure.update_yaxes(title=f"test {TITLES[metric]}", range=[low, high])
     return _styled(figure, 420)
 
 
@@ -145,11 +156,12 @@ def segments(models: Sequence[Model]) -> go.Figure | None:
             mode="markers",
             name=html.escape(model.name),
             marker={"symbol": SYMBOLS[model.role], "size": 9, "color": COLOURS[model.role]},
-            opacity=1.0 if model.precision == "fp32" else 0.75,
         )
     ticks = [_two_lines(SEGMENTS[key]) for key in present]
-    figure.update_yaxes(tickvals=list(range(len(present))), ticktext=ticks, autorange="reversed", zeroline=False)
-    figure.update_xaxes(title="test ndcg@10", rangemode="tozero")
+    figure.update_yaxes(
+        tickvals=list(range(len(present))), ticktext=ticks, range=[len(present) - 0.5, -0.5], zeroline=False
+    )
+    figure.update_xaxes(title="test NDCG@10", rangemode="tozero")
     return _styled(figure, 90 + len(present) * max(60, 22 * len(models)))
 
 
@@ -204,19 +216,26 @@ def comparisons(found: Sequence[Comparison]) -> go.Figure | None:
     if not found:
         return None
     figure = go.Figure()
-    names = [comparison_name(item) for item in found]
-    figure.add_scatter(
-        x=[item.difference for item in found],
-        y=[_two_lines(name) for name in names],
-        error_x=_errors([item.difference for item in found], [item.ci95 for item in found]),
-        mode="markers",
-        marker={"size": 9, "color": [{"better": _BETTER, "worse": _WORSE}.get(verdict(i), _QUIET) for i in found]},
-        showlegend=False,
-    )
+    for outcome, colour in (("better", _BETTER), ("tie", _QUIET), ("worse", _WORSE)):
+        shown = [(at, item) for at, item in enumerate(found) if verdict(item) == outcome]
+        if shown:
+            differences = [item.difference for _, item in shown]
+            figure.add_scatter(
+                x=differences,
+                y=[at for at, _ in shown],
+                error_x=_errors(differences, [item.ci95 for _, item in shown]),
+                mode="markers",
+                name=outcome,
+                showlegend=True,
+                marker={"size": 9, "color": colour},
+            )
     figure.add_vline(x=0, line={"color": _QUIET, "width": 1.5})
-    figure.update_xaxes(title="difference, with its 95 % paired interval")
-    figure.update_yaxes(autorange="reversed", automargin=True)
-    return _styled(figure, 90 + 46 * len(found))
+    figure.update_xaxes(title="difference")
+    ticks = [_two_lines(comparison_name(item)) for item in found]
+    figure.update_yaxes(
+        tickvals=list(range(len(found))), ticktext=ticks, range=[len(found) - 0.5, -0.5], zeroline=False
+    )
+    return _styled(figure, 110 + 46 * len(found))
 
 
 def comparison_name(item: Comparison) -> str:
@@ -258,13 +277,10 @@ def _markers(points: Sequence[Point], role: str, colour: str) -> dict[str, Any]:
     return {
         "x": [point.cost for point in points],
         "y": values,
-        "error_y": {**_errors(values, [point.ci95 for point in points]), "width": 0},
-        "mode": "markers+text",
+        "error_y": {**_errors(values, [point.ci95 if point.named else None for point in points]), "width": 0},
+        "mode": "markers",
         "name": role,
-        "text": [html.escape(point.name) if point.named else "" for point in points],
         "hovertext": [html.escape(point.name) for point in points],
-        "textposition": "bottom center" if role == "control" else "top center",
-        "textfont": {"size": 11},
         "cliponaxis": False,
         "marker": {
             "symbol": SYMBOLS[role],
@@ -273,6 +289,38 @@ def _markers(points: Sequence[Point], role: str, colour: str) -> dict[str, Any]:
             "color": colour,
         },
     }
+
+
+def _labels(points: Sequence[Point]) -> list[dict[str, Any]]:
+    """Names of the chosen models, clear of their markers and inside the plot; controls below, the rest above."""
+    places = [math.log10(point.cost) for point in points]
+    left, width = min(places), max(max(places) - min(places), 1e-9)
+    labels = []
+    for point, place in zip(points, places, strict=True):
+        if point.named:
+            share = (place - left) / width
+            labels.append(
+                {
+                    "x": place,  # annotations on a log axis want the exponent
+                    "y": point.accuracy,
+                    "text": html.escape(point.name),
+                    "font": {"size": 11},
+                    "showarrow": False,
+                    "xanchor": "left" if share < 0.2 else "right" if share > 0.8 else "center",
+                    "yshift": -22 if point.model.role == "control" else 22,
+                }
+            )
+    return labels
+
+
+def _accuracy_range(points: Sequence[Point]) -> tuple[float, float]:
+    models = [point for point in points if point.model.role != "baseline"] or list(points)
+    low = min(min(point.accuracy, *(point.ci95 or ())) for point in models)
+    high = max(max(point.accuracy, *(point.ci95 or ())) for point in models)
+    best = max((point.accuracy for point in points if point.model.role == "baseline"), default=low)
+    low = min(low, best)
+    room = 0.15 * (high - low or high or 1.0)
+    return max(0.0, low - room), high + room
 
 
 def _errors(values: Sequence[float], intervals: Sequence[tuple[float, float] | None]) -> dict[str, Any]:
@@ -299,7 +347,7 @@ def _colour_of(result: Result, name: str) -> str:
 
 def _decades(points: Sequence[Point]) -> float:
     costs = [point.cost for point in points]
-    return float(np.log10(max(costs) / min(costs))) if costs else 0.0
+    return math.log10(max(costs) / min(costs)) if costs else 0.0
 
 
 def _two_lines(text: str) -> str:
@@ -316,7 +364,7 @@ def _styled(figure: go.Figure, height: int) -> go.Figure:
         template=None,
         height=height,
         margin={"l": 12, "r": 16, "t": 12, "b": 12},
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
         hovermode="closest",
     )
     figure.update_xaxes(automargin=True)

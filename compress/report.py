@@ -52,6 +52,7 @@ def render_report(result: Result, details: Details) -> str:
     return environment.get_template(_TEMPLATE.name).render(
         result=result,
         metric=charts.primary_metric(result),
+        metric_title=charts.TITLES[charts.primary_metric(result)],
         leaders=leaders,
         selected=selected_model(result),
         teacher=next((model for model in leaders if model.role == "teacher"), None),
@@ -103,10 +104,10 @@ def size(value: float | None) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    """Three significant digits, without an exponent."""
+    """Three decimals below 1 ms, fewer above: equal columns stay comparable."""
     if value is None:
         return "–"  # noqa: RUF001
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:.{3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0}f}"
 
 
 def times(value: float | None) -> str:

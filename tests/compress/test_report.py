@@ -186,13 +186,32 @@ def test_teacher_shows_both_paths() -> None:
     assert {"teacher", "teacher, text path"} <= set(names)
 
 
+def test_labels_stay_inside_and_baselines_do_not_flatten_the_plot() -> None:
+    result = example()
+    figure = charts.trade_off(result, charts.points_by_latency(result), "ms").to_plotly_json()
+    anchors = {label["text"]: label["xanchor"] for label in figure["layout"]["annotations"]}
+    assert anchors["teacher, text path"] == "right"
+    assert anchors["student-int8"] == "left"
+    assert "popularity" not in anchors
+    low, high = figure["layout"]["yaxis"]["range"]
+    assert 0.05 < low < 0.12 < high < 0.15
+
+
+def test_a_failed_gate_is_said() -> None:
+    page = render_report(
+        example(gate={"passed": False, "teacher_valid": 0.1, "control_valid": 0.11}, transfer_ratio=None), Details()
+    )
+    assert "does not beat the control on validation" in page
+    assert "not passed" in page
+
+
 def test_summary_shows_the_chosen_of_each_role() -> None:
     assert [model.name for model in leading_models(example())] == ["teacher", "student-int8", "control-int8", "EASE"]
 
 
 def test_units() -> None:
     assert [size(0), size(999), size(1_500), size(12_340_000)] == ["–", "999 B", "1.5 kB", "12.3 MB"]  # noqa: RUF001
-    assert [milliseconds(None), milliseconds(0.1234), milliseconds(1234.5)] == ["–", "0.123", "1234"]  # noqa: RUF001
+    assert [milliseconds(None), milliseconds(0.1234), milliseconds(12.34)] == ["–", "0.123", "12.3"]  # noqa: RUF001
     assert [times(1.666), times(95.4), number(0.12345), number(None)] == ["1.7×", "95×", "0.1235", "–"]  # noqa: RUF001
 
 
