@@ -23,17 +23,21 @@ Device = Literal["cpu", "cuda", "auto"]
 Call = Callable[[], object]
 
 _CUDA = ("CUDAExecutionProvider", "CPUExecutionProvider")
+_HISTORY = 20
 _QUERIES = 64  # different histories asked in turn, so that no answer stays in the caches
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What is measured. `seconds`: the most that one precision is timed for; 1,000 runs end it earlier."""
+    """What is measured. `seconds`: the most that one precision is timed for; 1,000 runs end it earlier.
+
+    `history`: items in each history; None takes 20, or as many as the bundle reads where that is fewer.
+    """
 
     device: Device = "auto"
     threads: int = 1
     batch: int = 1
-    history: int = 20
+    history: int | None = None
     k: int = 10
     seconds: float = 10.0
     seed: int = 0
@@ -57,6 +61,8 @@ def bench_bundles(paths: Sequence[Path], conditions: Conditions) -> list[BenchRe
                     missing.append(call)
                 else:
                     calls[number, "cuda", precision] = call
+        if conditions.device == "cuda":
+            missing.append(NotMeasured(what="memory and load", why="measured with --device cpu or auto"))
         absent.append(list(dict.fromkeys(missing)))
     machine = describe_machine()
     names = {" ".join(map(str, key)): key for key in calls}
@@ -89,20 +95,25 @@ def bench_bundles(paths: Sequence[Path], conditions: Conditions) -> list[BenchRe
     return results
 
 
+def history_length(bundle: Bundle, conditions: Conditions) -> int:
+    """Items in each history. Raises UsageError where the bundle does not read as many as asked for."""
+    model = bundle.manifest.model
+    most = min(model.max_history, model.n_items - 1)
+    wanted = min(_HISTORY, most) if conditions.history is None else conditions.history
+    if not 1 <= wanted <= most:
+        raise UsageError(f"--history: the bundle reads 1 to {most} items (got {wanted})")
+    return wanted
+
+
 def sample_queries(bundle: Bundle, conditions: Conditions) -> list[list[list[str]]]:
-    """Batches of random histories (seeded) of the bundle's own items. Raises UsageError where it has too few."""
+    """Batches of random histories (seeded) of the bundle's own items. Raises as `history_length`."""
     from deploy.manifest import ITEMS
     from deploy.tables import read_items
 
     ids = np.array(read_items(bundle.path(ITEMS)).ids)
-    most = min(bundle.manifest.model.max_history, len(ids) - 1)
-    if not 1 <= conditions.history <= most:
-        raise UsageError(f"--history: the bundle reads 1 to {most} items (got {conditions.history})")
+    length = history_length(bundle, conditions)
     rng = np.random.default_rng(conditions.seed)
-    return [
-        [rng.choice(ids, conditions.history, replace=False).tolist() for _ in range(conditions.batch)]
-        for _ in range(_QUERIES)
-    ]
+    return [[rng.choice(ids, length, replace=False).tolist() for _ in range(conditions.batch)] for _ in range(_QUERIES)]
 
 
 def latency_row(measured: Latency, device: str, precision: str, bundle: Bundle, conditions: Conditions) -> LatencyRow:
@@ -114,7 +125,7 @@ def latency_row(measured: Latency, device: str, precision: str, bundle: Bundle, 
             "device": device,
             "threads": conditions.threads,
             "batch": conditions.batch,
-            "history": conditions.history,
+            "history": history_length(bundle, conditions),
             "items": bundle.manifest.model.n_items,
             "k": conditions.k,
             "p50_ms": measured.p50_ms,

@@ -19,7 +19,7 @@ BUNDLE = click.Path(path_type=Path)
 @click.option("--device", type=click.Choice(["cpu", "cuda", "auto"]), default="auto", show_default=True)
 @click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="Threads of one request.")
 @click.option("--batch", type=click.IntRange(1, 4096), default=1, show_default=True, help="Histories per request.")
-@click.option("--history", type=click.IntRange(1), default=20, show_default=True, help="Items in each history.")
+@click.option("--history", type=click.IntRange(1), help="Items in each history.  [default: 20, or the bundle's most]")
 @click.option("-k", "k", type=click.IntRange(1, 1000), default=10, show_default=True, help="Items per answer.")
 @click.option(
     "--seconds",
@@ -34,7 +34,7 @@ def bench(
     device: str,
     threads: int,
     batch: int,
-    history: int,
+    history: int | None,
     k: int,
     seconds: float,
     as_json: bool,

@@ -112,3 +112,4 @@ def test_queries_are_seeded_and_fit_the_bundle(bundle: Path) -> None:
     assert queries == sample_queries(opened, Conditions(history=7, batch=3))
     with pytest.raises(UsageError, match="--history"):
         sample_queries(opened, Conditions(history=21))
+    assert len(sample_queries(opened, Conditions())[0][0]) == 20
