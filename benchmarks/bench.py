@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import onnxruntime as ort
 
 from benchmarks.bundle_info import bundle_info
 from benchmarks.candidates import CachedPath
@@ -16,8 +17,10 @@ from benchmarks.measure import Latency, latency
 from benchmarks.result import BenchResult, LatencyRow, NotMeasured
 from deploy.bundle import Bundle, open_bundle
 from deploy.errors import UsageError
+from deploy.manifest import ITEMS
 from deploy.ranker import open_session
 from deploy.runtime import Recommender
+from deploy.tables import read_items
 
 Device = Literal["cpu", "cuda", "auto"]
 Call = Callable[[], object]
@@ -107,9 +110,6 @@ def history_length(bundle: Bundle, conditions: Conditions) -> int:
 
 def sample_queries(bundle: Bundle, conditions: Conditions) -> list[list[list[str]]]:
     """Batches of random histories (seeded) of the bundle's own items. Raises as `history_length`."""
-    from deploy.manifest import ITEMS
-    from deploy.tables import read_items
-
     ids = np.array(read_items(bundle.path(ITEMS)).ids)
     length = history_length(bundle, conditions)
     rng = np.random.default_rng(conditions.seed)
@@ -148,11 +148,6 @@ def _on_cpu(bundle: Bundle, precision: str, queries: list[list[list[str]]], cond
 def _on_cuda(
     bundle: Bundle, precision: str, queries: list[list[list[str]]], conditions: Conditions
 ) -> Call | NotMeasured:
-    import onnxruntime as ort
-
-    from deploy.manifest import ITEMS
-    from deploy.tables import read_items
-
     what = "cuda latency"
     if _CUDA[0] not in ort.get_available_providers():
         return NotMeasured(what=what, why="this onnxruntime has no CUDA provider; install slimrec[gpu]")
