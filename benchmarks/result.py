@@ -101,6 +101,7 @@ class LatencyRow(Record):
     ratio_to_teacher_text: Ratio | None = Field(
         default=None, description="against the teacher, ONNX Runtime fp32, text"
     )
+    ratio_to_fp32: Ratio | None = Field(default=None, description="against the candidate's own fp32 graph")
 
 
 class Machine(Record):

@@ -41,8 +41,9 @@ def explain(error: ValidationError, model: type[BaseModel], value: Any) -> Itera
 def _users_path(loc: Path, value: Any) -> Path:
     path: list[str | int] = []
     for index, part in enumerate(loc):
-        if (isinstance(value, dict) and part in value) or (isinstance(value, list) and isinstance(part, int) and part < len(value)):
-            value = value[part]
+        inside = part in value if isinstance(value, dict) else isinstance(part, int) and isinstance(value, list)
+        if inside:
+            value = value[part]  # type: ignore[index]
         elif index < len(loc) - 1 or _is_tag(value, part):
             continue
         path.append(part)

@@ -1,21 +1,20 @@
 """YAML -> frozen typed configs. Every mistake of a recipe is reported at once, with its path, before any work."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
+from compress.chain import Role
 from compress.explain import explain
-from compress.pipeline import STAGES
 from compress.stage import Stage, StageConfig
 from deploy.errors import UsageError
 
 MAX_BYTES = 1_000_000
-Role = Literal["teacher", "student", "control", "text_encoder"]
 ROLES: tuple[Role, ...] = ("control", "teacher", "text_encoder", "student")
 """In the order they run: the gate compares teachers with controls before any student starts."""
 
@@ -30,14 +29,6 @@ class Variant:
     role: Role
     configs: Mapping[str, StageConfig]
 
-    def with_seed(self, seed: int, stated: frozenset[str] = frozenset()) -> "Variant":
-        """The same chain with another seed in every stage whose recipe section does not state one."""
-        configs = {
-            name: config if name in stated else config.model_copy(update={"seed": seed})
-            for name, config in self.configs.items()
-        }
-        return Variant(self.name, self.role, configs)
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -50,7 +41,7 @@ class Recipe:
     variants: tuple[Variant, ...]
 
 
-def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
+def load_recipe(path: Path, stages: Sequence[Stage], overrides: Sequence[str] = ()) -> Recipe:
     """Read and check a recipe file; `overrides` are `section.field=value` with YAML values. Raises UsageError."""
     try:
         raw_bytes = path.read_bytes()
@@ -70,23 +61,23 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
         raise UsageError(f"{path}: a recipe is a mapping of sections (got {type(raw).__name__})")
     for override in overrides:
         _override(raw, override)
-    return parse_recipe(_absolute(raw, path.parent.absolute()), path.stem)
+    return parse_recipe(_absolute(raw, path.parent.absolute()), path.stem, stages)
 
 
-def parse_recipe(raw: Mapping[str, Any], name: str) -> Recipe:
+def parse_recipe(raw: Mapping[str, Any], name: str, stages: Sequence[Stage]) -> Recipe:
     """Check every section of a recipe given as plain values. Raises UsageError with one line per mistake."""
-    return _Parser(raw).recipe(name)
+    return _Parser(raw, stages).recipe(name)
 
 
 class _Parser:
     """Collects the mistakes of all sections before it gives up."""
 
-    def __init__(self, raw: Mapping[str, Any]) -> None:
-        self.raw = raw
+    def __init__(self, raw: Mapping[str, Any], stages: Sequence[Stage]) -> None:
+        self.raw, self.stages = raw, stages
         self.errors: list[str] = []
 
     def recipe(self, name: str) -> Recipe:
-        known = ["description", "seeds", "variants", *(stage.name for stage in STAGES)]
+        known = ["description", "seeds", "variants", *(stage.name for stage in self.stages)]
         for key in self.raw:
             if key not in known:
                 self.errors.append(f"{key}: unknown section; allowed: {', '.join(known)}")
@@ -96,7 +87,7 @@ class _Parser:
         seeds = self._seeds()
         shared = {
             stage.name: config
-            for stage in STAGES
+            for stage in self.stages
             if stage.scope != "variant" and (config := self._config(stage, self.raw.get(stage.name, {}), stage.name))
         }
         variants = tuple(self._variants())
@@ -127,7 +118,7 @@ class _Parser:
             role = own.get("role")
             if role not in ROLES:
                 self.errors.append(f"{where}.role: allowed: {', '.join(ROLES)} (got {role!r})")
-            stages = [stage for stage in STAGES if stage.scope == "variant"]
+            stages = [stage for stage in self.stages if stage.scope == "variant"]
             for key in own:
                 if key != "role" and key not in [stage.name for stage in stages]:
                     allowed = ", ".join(stage.name for stage in stages)

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 Inputs = Mapping[str, Path]
 
@@ -31,10 +31,20 @@ Shorthand = BeforeValidator(_by_name, json_schema_input_type=Any)
 
 
 class StageConfig(BaseModel):
-    """What a stage computes. Every field, the seed included, enters the cache key."""
+    """What a stage computes. Every field, the seed included, enters the cache key.
+
+    A recipe may write `none` for a whole section: it means `skipped`, the fields that make the stage hand its input
+    on.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    skipped: ClassVar[Mapping[str, Any] | None] = None
     seed: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_skips(cls, value: Any) -> Any:
+        return dict(cls.skipped) if value == "none" and cls.skipped is not None else value
 
 
 @dataclass(frozen=True)
@@ -52,9 +62,9 @@ class RunOptions:
 class Stage:
     """One row of the table in `pipeline.py`.
 
-    `inputs` are names of earlier stages. `scope` says how often it runs: once per recipe (`shared`), once per variant and
-    seed (`variant`), or once over all variants (`gather`). `fingerprint` adds what the bytes depend on beside config and
-    inputs (data files outside the store, the machine for measurements).
+    `inputs` are names of earlier stages. `scope` says how often it runs: once per recipe (`shared`), once per
+    variant and seed (`variant`), or once over all variants (`gather`). `fingerprint` adds what the bytes depend on
+    beside config and inputs (data files outside the store, the machine for measurements).
     """
 
     name: str

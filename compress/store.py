@@ -109,10 +109,22 @@ class Store:
             with contextlib.suppress(OSError, ValueError):
                 yield path.parent, json.loads(path.read_text())
 
+    def past(self) -> dict[str, dict[str, tuple[float, float]]]:
+        """stage -> config digest (or "" for the newest of any config) -> (seconds, peak MB) of an earlier build."""
+        found: dict[str, dict[str, tuple[float, float]]] = {}
+        for _, seal in self.entries():
+            cost = (seal["seconds"], seal["peak_rss_mb"])
+            found.setdefault(seal["stage"], {}).update({_sha256_json(seal["config"]): cost, "": cost})
+        return found
+
     def remove(self, folder: Path) -> None:
         """Unseal first, so that a kill half-way leaves an artifact that is absent, not damaged."""
         (folder / SEAL).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def config_digest(config: StageConfig) -> str:
+    return _sha256_json(config.model_dump(mode="json"))
 
 
 def link_tree(source: Path, target: Path) -> None:

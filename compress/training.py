@@ -89,7 +89,7 @@ def fit(
     options: RunOptions,
     what: str,
 ) -> Fit:
-    """Train and leave `module` in the state that validated best. `epoch(number)` yields the losses of one epoch's steps.
+    """Train and leave `module` in the state that validated best. `epoch(number)` yields one epoch's losses.
 
     `groups` pairs parameters with the factor on the learning rate. The untrained state competes too, so that training
     that only hurts changes nothing.

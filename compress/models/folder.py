@@ -22,7 +22,7 @@ def write_model(
     metrics: Mapping[str, Any] | None = None,
     **facts: Any,
 ) -> None:
-    """Write a model folder into the empty folder `out`. `arrays` become `<name>.npy`, `facts` fields of `model.json`."""
+    """Write a model folder into the empty `out`. `arrays` become `<name>.npy`, `facts` fields of `model.json`."""
     parts = {"text": text, "sequence": sequence}
     for name, part in parts.items():
         if part is not None:

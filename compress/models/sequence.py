@@ -6,7 +6,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 class BlockShape(BaseModel):
@@ -30,7 +30,7 @@ class SequenceShape(BaseModel):
 
 
 class Block(nn.Module):
-    """Pre-norm attention and feed-forward, with a learned bias per head and distance into the past (T5, section 2.1)."""
+    """Pre-norm attention and feed-forward, with a learned bias per head and distance back (T5, section 2.1)."""
 
     def __init__(self, shape: SequenceShape, block: BlockShape) -> None:
         super().__init__()
@@ -58,14 +58,14 @@ class Block(nn.Module):
         weights = query @ self._split(self.key(normed)).transpose(-1, -2) * self.head_dim**-0.5 + bias
         mixed = self.dropout(weights.softmax(-1)) @ self._split(self.value(normed))
         attended = residual + self.dropout(self.output(mixed.transpose(1, 2).flatten(2)))
-        return attended + self.dropout(self.down(F.gelu(self.up(self.neuron_norm(attended)))))
+        return attended + self.dropout(self.down(functional.gelu(self.up(self.neuron_norm(attended)))))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
 
 
 class SequenceEncoder(nn.Module):
-    """Item vectors of a history -> user vectors. Distances, not positions, are learned: any length up to max_history."""
+    """Item vectors of a history -> user vectors. It learns distances, not positions: any length up to max_history."""
 
     def __init__(self, shape: SequenceShape) -> None:
         super().__init__()

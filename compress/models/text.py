@@ -5,7 +5,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
@@ -90,6 +92,17 @@ class TextEncoder(nn.Module):
         ids = torch.tensor([e.ids for e in encoded], dtype=torch.int64)
         mask = torch.tensor([e.attention_mask for e in encoded], dtype=torch.int64)
         return ids, mask
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Texts -> item vectors (len(texts), dim) float32, without dropout and in bounded memory."""
+        self.eval()
+        device = next(self.parameters()).device
+        parts = []
+        for part in batches(len(texts), 256):
+            ids, mask = self.tokenize(texts[part])
+            parts.append(self(ids.to(device), mask.to(device)).float().cpu().numpy())
+        return np.concatenate(parts)
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True)

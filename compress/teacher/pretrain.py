@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -30,7 +30,9 @@ class MaskedLM(Entry):
 
 
 class PretrainConfig(StageConfig):
-    """Which language model, which of its layers are trained, and how."""
+    """Which language model, which of its layers are trained, and how; `none`: no language model, no teacher."""
+
+    skipped: ClassVar = {"backbone": "none", "objective": "none"}
 
     backbone: AnyBackbone = Pretrained()
     objective: Annotated[MaskedLM | Skip, Field(discriminator="name"), Shorthand] = MaskedLM()

@@ -1,7 +1,7 @@
 """Stages `source` and `target`: the teacher learns the richer domain first, then the domain it will serve."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -12,7 +12,6 @@ from benchmarks.accuracy import ndcg
 from compress.data.dataset import Dataset
 from compress.models.folder import load_sequence, load_text, model_facts, write_json, write_model
 from compress.models.sequence import SequenceEncoder, SequenceModel
-from compress.models.text import TextEncoder, batches
 from compress.stage import Entry, Inputs, RunOptions, Shorthand, Skip, StageConfig
 from compress.store import link_tree
 from compress.teacher.two_level import TwoLevel, TwoLevelTeacher
@@ -28,12 +27,16 @@ class Frozen(Entry):
 class SourceConfig(StageConfig):
     """The teacher on the source domain; `none` goes straight to the target."""
 
+    skipped: ClassVar = {"method": "none"}
+
     method: Annotated[TwoLevel | Skip, Field(discriminator="name"), Shorthand] = TwoLevel()
     domain: str = "source"
 
 
 class TargetConfig(StageConfig):
     """The teacher on the target domain, and how many of its scores students may read."""
+
+    skipped: ClassVar = {"method": "none"}
 
     method: Annotated[TwoLevel | Frozen | Skip, Field(discriminator="name"), Shorthand] = TwoLevel()
     domain: str = "target"
@@ -57,7 +60,8 @@ def train_target(config: TargetConfig, inputs: Inputs, out: Path, options: RunOp
     if isinstance(config.method, Frozen):
         encoder = load_text(inputs["source"])
         assert encoder is not None
-        write_model(out, text=encoder, arrays={"item_vectors": _item_vectors(encoder, dataset.texts)})
+        vectors = np.pad(encoder.encode(dataset.texts), ((1, 0), (0, 0)))  # row 0 is padding
+        write_model(out, text=encoder, arrays={"item_vectors": vectors})
         return
     model = _train(config.method, config.domain, config.seed, inputs["data"], inputs["source"], out, options, "target")
     items, scores = cached_scores(model, dataset, min(config.cached_scores, dataset.n_items))
@@ -100,14 +104,6 @@ def _encoder(start: Path, method: TwoLevel) -> SequenceEncoder | None:
     if model is None or model.shape.dim != method.dim or len(model.shape.blocks) != method.blocks:
         return None
     return model.encoder
-
-
-@torch.no_grad()
-def _item_vectors(encoder: TextEncoder, texts: list[str]) -> NDArray[np.float32]:
-    encoder.eval()
-    parts = [encoder(*encoder.tokenize(texts[part])).cpu().numpy() for part in batches(len(texts), 256)]
-    vectors = np.concatenate(parts).astype(np.float32)
-    return np.concatenate([np.zeros((1, vectors.shape[1]), np.float32), vectors])
 
 
 @torch.no_grad()

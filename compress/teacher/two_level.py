@@ -1,9 +1,9 @@
 """The two-level teacher: item text -> LM -> item vector; causal sequence encoder over item vectors -> user vector.
 
-As UniSRec (Hou et al. 2022, sections 2.1-2.2), but the LM itself is trained. A step cannot afford the LM on every item, so
-the vectors of all items lie in a bank; each step computes some of its batch's items afresh with gradient and writes
-them back (the memory bank of Wu et al. 2018, section 3.1). Layers that stay frozen run once: what enters the first
-trained layer is cached.
+As UniSRec (Hou et al. 2022, sections 2.1-2.2), but the LM itself is trained. A step cannot afford the LM on every
+item, so the vectors of all items lie in a bank; each step computes some of its batch's items afresh with gradient and
+writes them back (the memory bank of Wu et al. 2018, section 3.1). Layers that stay frozen run once: what enters the
+first trained layer is cached.
 """
 
 from collections.abc import Iterator

@@ -1,0 +1,318 @@
+"""Stage `bench`: every candidate's accuracy, and its latency, memory and size on this machine, interleaved."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from benchmarks.accuracy import ndcg, ranks_of, summarise
+from benchmarks.candidates import CachedPath, IdMap, TextPath
+from benchmarks.cold_start import ColdStart, fresh_process
+from benchmarks.intervals import bootstrap_ci
+from benchmarks.machine import describe_machine, fingerprint
+from benchmarks.measure import Latency, latency, speedup
+from compress.chain import Chain, gathered
+from compress.data.dataset import Cases, Dataset
+from compress.models.folder import load_sequence, read_json, write_json
+from compress.models.sequence import SequenceModel
+from compress.stage import Inputs, RunOptions, StageConfig
+from deploy.ranker import CPU, Ranker
+
+CUDA = ("CUDAExecutionProvider", "CPUExecutionProvider")
+SETS = ("valid", "test", "cold")
+DEPTH = 1000
+
+
+class BenchConfig(StageConfig):
+    """Conditions of the latency rows (DESIGN: batch 1, one thread, after warm-up, 1,000 runs or 10 s)."""
+
+    skipped: ClassVar = None
+    domain: str = "target"
+    history: PositiveInt = 20
+    k: PositiveInt = 10
+    threads: PositiveInt = 1
+    rounds: PositiveInt = 5
+    min_runs: PositiveInt = 1000
+    min_seconds: PositiveFloat = 10.0
+    cold_starts: Annotated[int, Field(ge=1, le=20)] = 1
+
+
+def bench_fingerprint(_config: BenchConfig) -> Mapping[str, str]:
+    """A store copied to another machine measures again."""
+    devices = ["cpu", *(["cuda"] if "CUDAExecutionProvider" in onnxruntime.get_available_providers() else [])]
+    return {device: fingerprint(device) for device in devices}
+
+
+@dataclass
+class Candidate:
+    """One chain in one precision, and what was measured of it."""
+
+    chain: Chain
+    precision: str  # the quantizer's name, or fp32
+    folder: Path
+    facts: Mapping[str, Any]
+    row: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return f"{self.chain.name}-{self.precision}"
+
+    @property
+    def graph(self) -> Path:
+        return self.folder / str(self.facts["graphs"]["history"][self.precision])
+
+
+def candidates_of(inputs: Inputs) -> list[Candidate]:
+    """Every chain with a history graph, in every precision it was exported in."""
+    return [
+        Candidate(chain, precision, folder, facts)
+        for chain, folder in gathered(inputs, "quantize")
+        for facts in [read_json(folder / "candidate.json")]
+        for precision in facts["graphs"].get("history", {})
+    ]
+
+
+def bench(config: BenchConfig, inputs: Inputs, out: Path, options: RunOptions) -> None:
+    """data, every chain's prune and quantize -> `measurements.json`, `ranks.npz`, `latency.npz`."""
+    dataset = Dataset.open(inputs["data"], config.domain)
+    candidates = candidates_of(inputs)
+    ranks: dict[str, NDArray[np.int32]] = {}
+    for candidate in options.progress(candidates, "bench: accuracy", len(candidates)):
+        ranks |= _measure_accuracy(candidate, dataset)
+    first = min((c.chain.seed for c in candidates), default=0)
+    timed = [c for c in candidates if c.chain.seed == first]
+    not_measured: list[dict[str, str]] = []
+    samples = _measure_latency(timed, inputs, dataset, config, not_measured, options)
+    history = tuple(_queries(dataset, config)[0])
+    for candidate in options.progress(timed, "bench: memory", len(timed)):
+        items = str(inputs["data"] / "domains" / config.domain / "items.item")
+        most = int(candidate.facts["max_history"])
+        spec = ColdStart(str(candidate.graph), history, items, config.k, config.threads, most)
+        rss, load = fresh_process(spec, repeats=config.cold_starts)
+        candidate.row |= {"rss_mb": round(rss, 1), "load_ms": round(load, 1)}
+    machine = describe_machine().model_dump(mode="json")
+    models = [candidate.row for candidate in candidates]
+    write_json(out / "measurements.json", {"machine": machine, "models": models, "not_measured": not_measured})
+    np.savez(out / "ranks.npz", **ranks)  # type: ignore[arg-type]
+    np.savez(out / "latency.npz", **samples)  # type: ignore[arg-type]
+
+
+def _measure_accuracy(candidate: Candidate, dataset: Dataset) -> dict[str, NDArray[np.int32]]:
+    ranker = Ranker(candidate.graph)
+    most = int(candidate.facts["max_history"])
+    accuracy: dict[str, Any] = {"segments": {}}
+    ranks: dict[str, NDArray[np.int32]] = {}
+    for name in SETS:
+        cases = dataset.cases(name)
+        if not len(cases):
+            continue
+        top = answers(ranker, cases, most, min(DEPTH, dataset.n_items))
+        ranks[f"{candidate.name}/{name}"] = found = ranks_of(top, cases.targets)
+        metrics = metrics_of(found, top, dataset.n_items)
+        if name == "cold":
+            accuracy["segments"]["cold_items"] = metrics
+        else:
+            accuracy[name] = metrics
+        if name == "test":
+            for segment, mask in (("tail_items", cases.tail), ("short_history", cases.short)):
+                if mask.any():
+                    accuracy["segments"][segment] = metrics_of(found[mask], top[mask], dataset.n_items)
+    candidate.row |= {
+        "name": candidate.name,
+        "role": candidate.chain.role,
+        "variant": candidate.chain.variant,
+        "seed": candidate.chain.seed,
+        "quantizer": candidate.precision,
+        "precision": candidate.precision.split("_")[0],
+        "params": sum(candidate.facts["params"].values()),
+        "size_bytes": size_bytes(candidate, dataset),
+        "accuracy": accuracy,
+        "latency": [],
+    }
+    return ranks
+
+
+def metrics_of(ranks: NDArray[np.int32], top: NDArray[np.int32], n_items: int) -> dict[str, Any]:
+    """The metrics of `result.json` over these cases, with the 95 % interval of NDCG@10."""
+    low, high = bootstrap_ci(ndcg(ranks, 10))
+    return {**summarise(ranks, top, n_items), "ndcg@10_ci95": [low, high], "cases": len(ranks)}
+
+
+def answers(ranker: Ranker, cases: Cases, max_history: int, depth: int, batch: int = 256) -> NDArray[np.int32]:
+    """The graph's answers to all cases with everything seen excluded: (cases, depth) int32 rows."""
+    histories, seen = cases.histories(max_history), cases.seen
+    parts = []
+    for start in range(0, len(cases), batch):
+        some = seen[start : start + batch]
+        exclude = np.zeros((len(some), max(1, *(len(s) for s in some))), np.int64)
+        for row, items in zip(exclude, some, strict=True):
+            row[: len(items)] = items
+        parts.append(ranker.rank(histories[start : start + batch], exclude, depth)[1].astype(np.int32))
+    return np.concatenate(parts)
+
+
+def size_bytes(candidate: Candidate, dataset: Dataset) -> int:
+    """The history -> top-k part: graph with its table, and the id map. A teacher's is served with its LM."""
+    total = candidate.graph.stat().st_size + sum(len(item.encode()) + 1 for item in dataset.item_ids)
+    if candidate.chain.role == "teacher":
+        total += (candidate.folder / str(candidate.facts["graphs"]["text"]["fp32"])).stat().st_size
+    return total
+
+
+def _queries(dataset: Dataset, config: BenchConfig, n: int = 64) -> list[list[str]]:
+    """Real histories of the wanted length, as ids; shorter ones are repeated to it."""
+    cases = dataset.cases("test")
+    longest_first = sorted(range(len(cases)), key=lambda i: -len(cases.seen[i]))[:n]
+    rows = [np.resize(cases.seen[i], config.history) for i in longest_first]
+    return [[dataset.item_ids[row - 1] for row in items] for items in rows]
+
+
+def _measure_latency(
+    candidates: Sequence[Candidate],
+    inputs: Inputs,
+    dataset: Dataset,
+    config: BenchConfig,
+    not_measured: list[dict[str, str]],
+    options: RunOptions,
+) -> dict[str, NDArray[np.float64]]:
+    """Fill the candidates' latency rows; returns the raw milliseconds by row name."""
+    queries = _queries(dataset, config)
+    teacher = max(
+        (c for c in candidates if c.chain.role == "teacher" and c.precision == "fp32"),
+        key=lambda c: float(c.row["accuracy"]["valid"]["ndcg@10"]),
+        default=None,
+    )
+    samples: dict[str, NDArray[np.float64]] = {}
+    for device, providers in (("cpu", CPU), ("cuda", CUDA)):
+        if providers[0] not in onnxruntime.get_available_providers():
+            not_measured.append({"what": f"{device} latency", "why": f"this onnxruntime has no {providers[0]}"})
+            continue
+        paths = list(_paths(candidates, teacher, inputs, dataset, config, device, providers))
+        options.log(f"latency of {len(paths)} paths on {device}, interleaved")
+        calls = {path.name: path.call_on(queries) for path in paths}
+        measured = latency(calls, rounds=config.rounds, min_runs=config.min_runs, min_seconds=config.min_seconds)
+        for path in paths:
+            found = measured[path.name]
+            samples[path.name] = found.samples_ms
+            row = {"path": path.path, "runtime": path.runtime, "device": device, **_figures(found, config, dataset)}
+            path.candidate.row["latency"].append(row | _ratios(found, measured, path.candidate, teacher, device))
+    return samples
+
+
+@dataclass(frozen=True)
+class TimedPath:
+    """One way to serve one candidate."""
+
+    candidate: Candidate
+    path: str
+    runtime: str
+    device: str
+    recommend: Callable[[Sequence[Sequence[str]]], object]
+
+    @property
+    def name(self) -> str:
+        return f"{self.candidate.name} {self.path} {self.runtime} {self.device}"
+
+    def call_on(self, queries: Sequence[Sequence[str]]) -> Callable[[], object]:
+        """A call that asks the queries in turn, so that no answer stays in the caches."""
+        turn = cycle(queries)
+        return lambda: self.recommend([next(turn)])
+
+
+def _paths(
+    candidates: Sequence[Candidate],
+    teacher: Candidate | None,
+    inputs: Inputs,
+    dataset: Dataset,
+    config: BenchConfig,
+    device: str,
+    providers: Sequence[str],
+) -> Iterator[TimedPath]:
+    for candidate in candidates:
+        most = int(candidate.facts["max_history"])
+        cached = CachedPath(
+            candidate.graph, dataset.item_ids, max_history=most, threads=config.threads, providers=providers
+        )
+        yield TimedPath(candidate, "cached", "onnxruntime", device, partial(cached.recommend, k=config.k))
+    if teacher is not None:
+        yield from _teacher_paths(teacher, inputs, dataset, config, device)
+
+
+def _figures(found: Latency, config: BenchConfig, dataset: Dataset) -> dict[str, Any]:
+    return {
+        "threads": config.threads,
+        "batch": 1,
+        "history": config.history,
+        "items": dataset.n_items,
+        "k": config.k,
+        "p50_ms": found.p50_ms,
+        "p95_ms": found.p95_ms,
+        "p99_ms": found.p99_ms,
+        "per_second": found.per_second,
+        "runs": found.runs,
+    }
+
+
+def _ratios(
+    found: Latency, measured: Mapping[str, Latency], candidate: Candidate, teacher: Candidate | None, device: str
+) -> dict[str, dict[str, float]]:
+    """How many times faster than the teacher's two paths, and than the candidate's own fp32 graph."""
+    references = {"ratio_to_fp32": f"{candidate.chain.name}-fp32 cached"}
+    if teacher is not None:
+        references |= {"ratio_to_teacher": f"{teacher.name} cached", "ratio_to_teacher_text": f"{teacher.name} text"}
+    ratios = {}
+    for key, name in references.items():
+        reference = measured.get(f"{name} onnxruntime {device}")
+        if reference is not None:
+            ratio = speedup(reference, found)
+            ratios[key] = {"median": ratio.median, "low": ratio.low, "high": ratio.high}
+    return ratios
+
+
+def _teacher_paths(
+    teacher: Candidate, inputs: Inputs, dataset: Dataset, config: BenchConfig, device: str
+) -> Iterator[TimedPath]:
+    """The other ways to serve the teacher: texts through its LM when asked, and torch."""
+    graphs, most = teacher.facts["graphs"], int(teacher.facts["max_history"])
+    if device == "cpu" and "history_vectors" in graphs:
+        text = TextPath(
+            teacher.folder / graphs["history_vectors"]["fp32"],
+            teacher.folder / graphs["text"]["fp32"],
+            teacher.folder / "tokenizer.json",
+            dict(zip(dataset.item_ids, dataset.texts, strict=True)),
+            max_tokens=int(teacher.facts["max_tokens"]),
+            max_history=most,
+            threads=config.threads,
+        )
+        yield TimedPath(teacher, "text", "onnxruntime", device, partial(text.recommend, k=config.k))
+    model = load_sequence(dict(gathered(inputs, "prune"))[teacher.chain])
+    if model is not None:
+        yield TimedPath(teacher, "cached", "torch", device, _in_torch(model.to(device), dataset, config))
+
+
+def _in_torch(
+    model: SequenceModel, dataset: Dataset, config: BenchConfig
+) -> Callable[[Sequence[Sequence[str]]], object]:
+    items, device = IdMap(dataset.item_ids), model.item_table.device
+
+    @torch.inference_mode()
+    def recommend(queries: Sequence[Sequence[str]]) -> object:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(config.threads)
+        history, _ = items.rows(queries, model.shape.max_history)
+        rows = torch.from_numpy(history).to(device)
+        scores = model.user_vectors(rows) @ model.item_table.T
+        scores[:, 0] = -torch.inf
+        best = scores.scatter_(1, rows, -torch.inf).topk(config.k)
+        torch.set_num_threads(threads)
+        return items.ids(best.indices.cpu().numpy(), best.values.cpu().numpy())
+
+    return recommend

@@ -1,0 +1,95 @@
+"""Stage `distil`."""
+
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from benchmarks.accuracy import ndcg
+from compress.data.dataset import Dataset, domain_names
+from compress.distil.losses import ListwiseKL, SequenceLoss, VectorMSE
+from compress.distil.sequence import (
+    SequenceStudent,
+    StudentInTraining,
+    Teaching,
+    new_student,
+    train_student,
+)
+from compress.distil.text import TextStudent, train_text
+from compress.models.folder import load_text, write_model
+from compress.models.text import TextEncoder
+from compress.stage import Inputs, RunOptions, Shorthand, Skip, StageConfig
+from compress.store import file_sha256, link_tree
+from compress.training import Training, seed_everything, validation_ranks
+
+
+class DistilConfig(StageConfig):
+    """Which student, what it minimises beside the observed items, and how it is trained."""
+
+    skipped: ClassVar = {"student": "none"}
+    student: Annotated[SequenceStudent | TextStudent | Skip, Field(discriminator="name"), Shorthand] = SequenceStudent()
+    loss: SequenceLoss = ListwiseKL()
+    training: Training = Training()
+    domain: str = "target"
+
+
+def distil(config: DistilConfig, inputs: Inputs, out: Path, options: RunOptions) -> None:
+    """data, target -> a student's model folder; with student `none` the teacher's own."""
+    teacher = inputs["target"]
+    rng = seed_everything(config.seed, options)
+    if isinstance(config.student, Skip):
+        link_tree(teacher, out)
+    elif isinstance(config.student, TextStudent):
+        encoder = cut_layers(teacher_text(teacher), config.student.layers)
+        texts = catalogue_texts(inputs["data"])
+        wanted = teacher_text(teacher).encode(texts)
+        error = train_text(encoder, texts, wanted, VectorMSE(), config.student.training, rng, options, "distil text")
+        write_text(out, encoder, error, teacher)
+    else:
+        dataset, teaching = Dataset.open(inputs["data"], config.domain), Teaching(teacher)
+        student = new_student(config.student, dataset, teaching, config.seed)
+        train_student(student, dataset, teaching, config.loss, config.training, rng, options, "distil")
+        write_student(out, student, dataset, teacher)
+
+
+def write_student(out: Path, student: StudentInTraining, dataset: Dataset, teacher: Path) -> None:
+    """A sequence student's model folder, with its validation ranks and the map from text vectors to its item space."""
+    model = student.folded()
+    ranks = validation_ranks(model, dataset)
+    arrays = {"valid_ranks": ranks}
+    if student.text_map is not None:
+        arrays["text_map"] = student.text_map
+    metrics = {"valid_ndcg@10": float(ndcg(ranks, 10).mean())}
+    space = text_space(teacher) if student.text_map is not None else None
+    write_model(out, sequence=model, arrays=arrays, metrics=metrics, text_space=space)
+
+
+def write_text(out: Path, encoder: TextEncoder, error: float, teacher: Path) -> None:
+    write_model(out, text=encoder, metrics={"unexplained_variance": error}, text_space=text_space(teacher))
+
+
+def text_space(teacher: Path) -> str | None:
+    """Names the space of the teacher's item vectors: text encoders and students meet only where it is the same."""
+    vectors = teacher / "item_vectors.npy"
+    return file_sha256(vectors) if vectors.exists() else None
+
+
+def teacher_text(teacher: Path) -> TextEncoder:
+    encoder = load_text(teacher)
+    if encoder is None:
+        raise ValueError("a text student needs a teacher with a text part: give the variant a backbone")
+    return encoder
+
+
+def cut_layers(encoder: TextEncoder, layers: int) -> TextEncoder:
+    """Keep the first `layers` layers: the start of a text student."""
+    kept = min(layers, len(encoder.layers))
+    encoder.lm.encoder.layer = encoder.layers[:kept]
+    encoder.lm.config.num_hidden_layers = kept
+    encoder.shape = encoder.shape.model_copy(update={"layers": encoder.shape.layers[:kept]})
+    return encoder
+
+
+def catalogue_texts(data: Path) -> list[str]:
+    """The item texts of all domains, each once, sorted."""
+    return sorted({text for domain in domain_names(data) for text in Dataset.open(data, domain).texts})

@@ -1,0 +1,86 @@
+"""The text student: some of the teacher LM's layers, trained to give the teacher's item vectors."""
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from compress.distil.losses import VectorMSE
+from compress.models.text import TextEncoder, batches
+from compress.stage import Entry, RunOptions
+
+
+class TextTraining(Entry):
+    """How the text student is trained: AdamW, linear decay to zero."""
+
+    epochs: Annotated[int, Field(ge=0)] = 20
+    batch_size: PositiveInt = 64
+    learning_rate: PositiveFloat = 5e-4
+
+
+class TextStudent(Entry):
+    """The first `layers` layers of the teacher's LM with a head of its own."""
+
+    name: Literal["text"] = "text"
+    layers: PositiveInt = 3
+    training: TextTraining = TextTraining()
+
+
+def train_text(
+    student: TextEncoder,
+    texts: Sequence[str],
+    wanted: NDArray[np.float32],
+    loss: VectorMSE,
+    training: TextTraining,
+    rng: np.random.Generator,
+    options: RunOptions,
+    what: str,
+) -> float:
+    """Fit `student(texts)` (n, dim) to `wanted`; returns 1 - explained variance on the texts, after training."""
+    student.to(options.device)
+    ids, mask = student.tokenize(texts)
+    target = torch.from_numpy(wanted)
+    variance = float(target.var(0, unbiased=False).mean())
+    trained = list(student.parameters())
+    for parameter in trained:
+        parameter.requires_grad_(True)
+    steps = training.epochs * -(-len(texts) // training.batch_size)
+    if steps:
+        optimizer = torch.optim.AdamW(trained, lr=training.learning_rate)
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
+        student.train()
+        for _ in options.progress(range(training.epochs), what, training.epochs):
+            for value in text_losses(student, ids, mask, target, variance, loss, training.batch_size, rng):
+                optimizer.zero_grad()
+                value.backward()  # type: ignore[no-untyped-call]
+                nn.utils.clip_grad_norm_(trained, 1.0)
+                optimizer.step()
+                schedule.step()
+    student.eval()
+    with torch.no_grad():
+        parts = [student(ids[p], mask[p]) for p in batches(len(ids), 256)]
+        error = float((torch.cat(parts) - target).square().mean() / variance)
+    options.log(f"{what}: unexplained variance of the teacher's item vectors {error:.4f}")
+    return error
+
+
+def text_losses(
+    student: TextEncoder,
+    ids: Tensor,
+    mask: Tensor,
+    target: Tensor,
+    variance: float,
+    loss: VectorMSE,
+    batch_size: int,
+    rng: np.random.Generator,
+) -> Iterator[Tensor]:
+    """The losses of one epoch over shuffled texts."""
+    order = rng.permutation(len(ids))
+    for part in batches(len(order), batch_size):
+        index = torch.from_numpy(order[part])
+        used = int(mask[index].sum(1).max())
+        yield loss(student(ids[index, :used], mask[index, :used]), target[index], variance)

@@ -1,0 +1,40 @@
+"""The teacher gate: distillation starts only from a teacher that beats the control on validation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.accuracy import ndcg
+from benchmarks.intervals import paired_difference
+from compress.models.folder import load_array
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """Validation NDCG@10 of teacher and best control, their difference and its 95 % interval over users."""
+
+    passed: bool
+    teacher_valid: float
+    control_valid: float
+    difference: float
+    ci95: tuple[float, float]
+
+
+def check_gate(teachers: Sequence[Path], controls: Sequence[Sequence[Path]]) -> GateReport:
+    """Model folders of one teacher (one per seed) against those of every control variant (one per seed each).
+
+    The point estimate decides, averaged over seeds; the interval is for the reader.
+    """
+    teacher = per_user_ndcg(teachers)
+    control = max((per_user_ndcg(seeds) for seeds in controls), key=lambda values: float(values.mean()))
+    difference, ci95 = paired_difference(teacher, control)
+    return GateReport(difference > 0, float(teacher.mean()), float(control.mean()), difference, ci95)
+
+
+def per_user_ndcg(folders: Sequence[Path]) -> NDArray[np.float64]:
+    """Validation NDCG@10 of every user, (users,), averaged over the folders (seeds)."""
+    ranks = [load_array(folder, "valid_ranks") for folder in folders]
+    return np.mean([ndcg(r, 10) for r in ranks if r is not None], axis=0)

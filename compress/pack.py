@@ -1,0 +1,165 @@
+"""Stage `pack`: the chosen candidate, its text encoder and the evidence as one bundle."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+from pydantic import Field
+
+from compress.baselines.baselines import recent_rows
+from compress.chain import Chain, gathered
+from compress.data.dataset import Dataset
+from compress.models.folder import load_array, read_json, write_json
+from compress.stage import Inputs, RunOptions, StageConfig
+from deploy.bundle import write_bundle
+from deploy.golden import Golden, record_case, record_text
+from deploy.manifest import EVIDENCE, GOLDEN, ITEMS, POPULAR, canonical_json
+from deploy.ranker import Ranker
+from deploy.text import TextEncoder
+
+POPULAR_ROWS = 1000
+
+
+class PackConfig(StageConfig):
+    """How the bundle is called, and which private key signs it (a PEM file of `slimrec key new`)."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$", max_length=100)] = "slimrec"
+    key: str | None = None
+    domain: str = "target"
+    golden_cases: Annotated[int, Field(ge=1, le=1000)] = 32
+    golden_tolerance: Annotated[float, Field(gt=0.0)] = 1e-3
+
+
+def pack(config: PackConfig, inputs: Inputs, out: Path, options: RunOptions) -> None:
+    """data, bench, select, every chain's prune and quantize -> `bundle/`, `bundle.slim`, `pack.json`."""
+    dataset = Dataset.open(inputs["data"], config.domain)
+    measured = read_json(inputs["bench"] / "measurements.json")
+    chosen = read_json(inputs["select"] / "choice.json")["selected"]
+    row = next(row for row in measured["models"] if row["name"] == chosen)
+    chain = Chain(row["role"], row["variant"], row["seed"])
+    folder = dict(gathered(inputs, "quantize"))[chain]
+    facts = read_json(folder / "candidate.json")
+    with tempfile.TemporaryDirectory() as scratch:
+        graphs = bundled_graphs(row, measured["models"], facts)
+        files: dict[str, Path | bytes] = {f"history.{p}.onnx": folder / name for p, name in graphs.items()}
+        student = dict(gathered(inputs, "prune"))[chain]
+        text = _text_part(inputs, facts.get("text_space"), load_array(student, "text_map"), Path(scratch), files)
+        files[ITEMS] = inputs["data"] / "domains" / config.domain / "items.item"
+        files[POPULAR] = canonical_json([int(r) for r in recent_rows(dataset, POPULAR_ROWS)])
+        files[GOLDEN] = canonical_json(_golden(config, dataset, files, graphs, facts, text).model_dump(mode="json"))
+        evidence = [r for r in measured["models"] if (r["variant"], r["seed"]) == (row["variant"], row["seed"])]
+        files[EVIDENCE] = canonical_json({"machine": measured["machine"], "chosen": chosen, "models": evidence})
+        model = {
+            "n_items": dataset.n_items,
+            "dim": facts["dim"],
+            "max_history": facts["max_history"],
+            "precisions": {precision: f"history.{precision}.onnx" for precision in graphs},
+            "default": row["precision"],
+            "text": text,
+        }
+        bundle = write_bundle(
+            files,
+            out,
+            name=config.name,
+            model=model,
+            list_separators=dataset.list_separators,
+            private_key=Path(config.key) if config.key else None,
+        )
+    text_bytes = 0
+    if text is not None:
+        text_bytes = sum(bundle.path(str(text[part])).stat().st_size for part in ("graph", "tokenizer"))
+    size = (out / "bundle.slim").stat().st_size
+    options.log(f"{bundle.release}: {size / 1e6:.2f} MB, of it text encoder {text_bytes / 1e6:.2f} MB")
+    write_json(out / "pack.json", {"digest": bundle.digest, "size_bytes": size, "text_encoder_bytes": text_bytes})
+
+
+def bundled_graphs(row: Mapping[str, Any], rows: list[dict[str, Any]], facts: Mapping[str, Any]) -> dict[str, str]:
+    """fp32 and one INT8 graph: the chosen one, else the INT8 one that validates best. precision -> file."""
+    own = [r for r in rows if (r["variant"], r["seed"]) == (row["variant"], row["seed"]) and r["precision"] == "int8"]
+    if row["precision"] == "int8":
+        own = [dict(row)]
+    best = max(own, key=lambda r: float(r["accuracy"]["valid"]["ndcg@10"]), default=None)
+    graphs = {"fp32": facts["graphs"]["history"]["fp32"]}
+    if best is not None:
+        graphs["int8"] = facts["graphs"]["history"][best["quantizer"]]
+    return graphs
+
+
+def _text_part(
+    inputs: Inputs,
+    space: str | None,
+    text_map: NDArray[np.float32] | None,
+    scratch: Path,
+    files: dict[str, Path | bytes],
+) -> dict[str, Any] | None:
+    """The text encoder trained for the same space of item vectors, the student's map folded in; None where none is."""
+    if space is None or text_map is None:
+        return None
+    fitting = [
+        (float(read_json(dict(gathered(inputs, "prune"))[chain] / "metrics.json")["unexplained_variance"]), folder)
+        for chain, folder in gathered(inputs, "quantize")
+        if chain.role == "text_encoder" and read_json(folder / "candidate.json")["text_space"] == space
+    ]
+    if not fitting:
+        return None
+    _, folder = min(fitting, key=lambda item: item[0])
+    facts = read_json(folder / "candidate.json")
+    graphs = facts["graphs"]["text"]
+    precision = "int8_dynamic" if "int8_dynamic" in graphs else "fp32"
+    short = precision.split("_")[0]
+    folded = scratch / f"text.{short}.onnx"
+    onnx.save(fold_map(onnx.load(folder / graphs[precision]), text_map), folded)
+    files |= {folded.name: folded, "tokenizer.json": folder / "tokenizer.json"}
+    return {
+        "graph": folded.name,
+        "precision": short,
+        "tokenizer": "tokenizer.json",
+        "max_tokens": facts["max_tokens"],
+        "dim": text_map.shape[1],
+    }
+
+
+def fold_map(model: onnx.ModelProto, text_map: NDArray[np.float32]) -> onnx.ModelProto:
+    """Multiply the graph's `vectors` (batch, teacher dim) by text_map (teacher dim, dim): the student's item space."""
+    graph = model.graph
+    for node in graph.node:
+        node.output[:] = ["teacher_vectors" if name == "vectors" else name for name in node.output]
+        node.input[:] = ["teacher_vectors" if name == "vectors" else name for name in node.input]
+    graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(text_map), "text_map"))
+    graph.node.append(helper.make_node("MatMul", ["teacher_vectors", "text_map"], ["vectors"], name="fold_text_map"))
+    graph.output[0].type.tensor_type.shape.dim[1].dim_value = text_map.shape[1]
+    onnx.checker.check_model(model)
+    return model
+
+
+def _golden(
+    config: PackConfig,
+    dataset: Dataset,
+    files: Mapping[str, Path | bytes],
+    graphs: Mapping[str, str],
+    facts: Mapping[str, Any],
+    text: Mapping[str, Any] | None,
+) -> Golden:
+    rankers = {precision: Ranker(_path(files, f"history.{precision}.onnx")) for precision in graphs}
+    cases = dataset.cases("test")
+    step = max(1, len(cases) // config.golden_cases)
+    histories = cases.histories(int(facts["max_history"]))[::step][: config.golden_cases]
+    ids = ["", *dataset.item_ids]
+    k = min(10, dataset.n_items)
+    recorded = [record_case([int(r) for r in row[row > 0]], k, rankers, ids) for row in histories]
+    golden_text = None
+    if text is not None:
+        encoder = TextEncoder(_path(files, text["graph"]), _path(files, text["tokenizer"]), int(text["max_tokens"]))
+        golden_text = record_text(dataset.texts[0], encoder.encode(dataset.texts[:1])[0])
+    return Golden(tolerance=config.golden_tolerance, cases=recorded, text=golden_text)
+
+
+def _path(files: Mapping[str, Path | bytes], name: str) -> Path:
+    path = files[name]
+    assert isinstance(path, Path)
+    return path

@@ -1,0 +1,184 @@
+"""The architecture in one table, and the loop that walks it."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from compress.baselines.baselines import BaselinesConfig, run_baselines
+from compress.bench import BenchConfig, bench, bench_fingerprint
+from compress.chain import Chain, gathered_name
+from compress.data.load import DataConfig, load_data, source_digests
+from compress.distil.distil import DistilConfig, distil
+from compress.gate import GateReport, check_gate
+from compress.models.folder import read_json
+from compress.pack import PackConfig, pack
+from compress.prune.prune import PruneConfig, prune
+from compress.quantize.quantize import QuantizeConfig, quantize
+from compress.recipe import ROLES, Recipe, Variant
+from compress.select import SelectConfig, select
+from compress.stage import RunOptions, Stage, StageConfig
+from compress.store import Artifact, Store, artifact_key, config_digest
+from compress.teacher.pretrain import PretrainConfig, backbone_digests, pretrain
+from compress.teacher.transfer import SourceConfig, TargetConfig, train_source, train_target
+
+STAGES = (
+    Stage("data", (), DataConfig, load_data, "shared", fingerprint=source_digests),
+    Stage("baselines", ("data",), BaselinesConfig, run_baselines, "shared"),
+    Stage("pretrain", ("data",), PretrainConfig, pretrain, fingerprint=backbone_digests),
+    Stage("source", ("data", "pretrain"), SourceConfig, train_source),
+    Stage("target", ("data", "source"), TargetConfig, train_target),
+    Stage("distil", ("data", "target"), DistilConfig, distil),
+    Stage("prune", ("data", "target", "distil"), PruneConfig, prune),
+    Stage("quantize", ("data", "prune"), QuantizeConfig, quantize),
+    Stage("bench", ("data", "prune", "quantize"), BenchConfig, bench, "gather", fingerprint=bench_fingerprint),
+    Stage("select", ("bench",), SelectConfig, select, "gather"),
+    Stage("pack", ("data", "bench", "select", "prune", "quantize"), PackConfig, pack, "gather"),
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of one chain; `chain` is None for stages that run once."""
+
+    stage: Stage
+    chain: Chain | None
+    config: StageConfig
+
+    @property
+    def title(self) -> str:
+        return self.stage.name if self.chain is None else f"{self.stage.name} {self.chain.name}"
+
+
+@dataclass
+class Run:
+    """What a run has so far: the artifact of every step done, and the gate's word on every student's teacher."""
+
+    artifacts: dict[tuple[str, Chain | None], Artifact] = field(default_factory=dict)
+    gates: dict[str, GateReport] = field(default_factory=dict)
+    steps: list[Step] = field(default_factory=list)
+
+    def chains(self, *roles: str) -> list[Chain]:
+        """Chains that came as far as their graphs."""
+        return [c for (stage, c) in self.artifacts if c is not None and stage == "quantize" and c.role in roles]
+
+
+def steps(recipe: Recipe) -> Iterator[Step]:
+    """Every step of a recipe in the order it runs: shared stages, then chain by chain, then what gathers them."""
+    for stage in STAGES:
+        if stage.scope == "shared":
+            yield Step(stage, None, recipe.shared[stage.name])
+    for role in ROLES:
+        for variant in recipe.variants:
+            if variant.role == role:
+                yield from _variant_steps(variant, recipe.seeds)
+    for stage in STAGES:
+        if stage.scope == "gather":
+            yield Step(stage, None, recipe.shared[stage.name])
+
+
+def _variant_steps(variant: Variant, seeds: tuple[int, ...]) -> Iterator[Step]:
+    """Stage by stage, so that the gate finds the teachers of all seeds before any student starts."""
+    for stage in STAGES:
+        for seed in seeds if stage.scope == "variant" else ():
+            config = variant.configs[stage.name].model_copy(update={"seed": seed})
+            yield Step(stage, Chain(variant.role, variant.name, seed), config)
+
+
+def run_pipeline(recipe: Recipe, store: Store, options: RunOptions) -> Run:
+    """Walk the table; sealed steps are found, others built. Students whose teacher fails the gate are left out."""
+    run = Run()
+    for step in steps(recipe):
+        if step.chain is not None and step.stage.name == "distil" and step.chain.role == "student":
+            _ask_gate(recipe, step.chain, run, options)
+        if step.chain is not None and step.stage.name in AFTER_GATE and not _may_go_on(step.chain, run):
+            continue
+        if step.stage.name == "pack" and _selected(run) is None:
+            continue
+        start = time.monotonic()
+        speaking = replace(options, log=lambda line, title=step.title: options.log(f"  {title}: {line}"))
+        artifact = store.get_or_build(step.stage, step.config, step_inputs(step, run.artifacts), speaking)
+        run.artifacts[step.stage.name, step.chain] = artifact
+        run.steps.append(step)
+        options.log(f"{step.title:<32} " + ("sealed" if artifact.cached else f"{time.monotonic() - start:.1f} s"))
+    return run
+
+
+AFTER_GATE = ("distil", "prune", "quantize")
+
+
+def step_inputs(step: Step, artifacts: Mapping[tuple[str, Chain | None], Artifact]) -> dict[str, Artifact]:
+    """The artifacts a step reads, by the names its function knows them under."""
+    found: dict[str, Artifact] = {}
+    for name in step.stage.inputs:
+        if step.stage.scope == "gather" and BY_NAME[name].scope == "variant":
+            every = [(chain, a) for (stage, chain), a in artifacts.items() if stage == name and chain is not None]
+            found |= {gathered_name(name, chain): artifact for chain, artifact in every}
+        else:
+            found[name] = artifacts[name, step.chain if BY_NAME[name].scope == "variant" else None]
+    return found
+
+
+BY_NAME = {stage.name: stage for stage in STAGES}
+
+
+def _ask_gate(recipe: Recipe, chain: Chain, run: Run, options: RunOptions) -> None:
+    if chain.variant in run.gates:
+        return
+    teachers = [run.artifacts["target", Chain("student", chain.variant, seed)].path for seed in recipe.seeds]
+    controls: dict[str, list[Path]] = {}
+    for (stage, other), artifact in run.artifacts.items():
+        if stage == "distil" and other is not None and other.role == "control":
+            controls.setdefault(other.variant, []).append(artifact.path)
+    gate = check_gate(teachers, list(controls.values()))
+    run.gates[chain.variant] = gate
+    verdict = "passed" if gate.passed else "failed: no distillation; the compressed control ships"
+    options.log(
+        f"teacher gate of {chain.variant}: teacher {gate.teacher_valid:.4f}, control {gate.control_valid:.4f}, "
+        f"difference {gate.difference:+.4f} [{gate.ci95[0]:+.4f}, {gate.ci95[1]:+.4f}]: {verdict}"
+    )
+
+
+def _may_go_on(chain: Chain, run: Run) -> bool:
+    return chain.role != "student" or run.gates[chain.variant].passed
+
+
+def _selected(run: Run) -> str | None:
+    selected: str | None = read_json(run.artifacts["select", None].path / "choice.json")["selected"]
+    return selected
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """`state` is sealed, to run, or waits (an input is not there yet, so that its key is not known)."""
+
+    title: str
+    state: str
+    seconds: float | None
+    peak_rss_mb: float | None
+
+
+def plan(recipe: Recipe, store: Store) -> Iterator[PlannedStep]:
+    """What a run would find and what it would build; times and memory as sealed, or as like steps took before."""
+    artifacts: dict[tuple[str, Chain | None], Artifact] = {}
+    past = store.past()
+    for step in steps(recipe):
+        try:
+            inputs = step_inputs(step, artifacts)
+        except KeyError:
+            inputs = None
+        if inputs is not None and step.stage.scope == "gather":
+            chains = sum(1 for other in steps(recipe) if other.stage.name == "quantize")
+            inputs = inputs if sum(name.startswith("quantize/") for name in inputs) in (0, chains) else None
+        found = None
+        if inputs is not None:
+            key = artifact_key(step.stage, step.config, {name: a.digest for name, a in inputs.items()})
+            found = store.find(step.stage, key)
+        if found is not None:
+            artifacts[step.stage.name, step.chain] = found
+            yield PlannedStep(step.title, "sealed", found.seconds, found.peak_rss_mb)
+        else:
+            like = past.get(step.stage.name, {})
+            before = like.get(config_digest(step.config)) or like.get("")
+            state = "waits" if inputs is None else "to run"
+            yield PlannedStep(step.title, state, before and before[0], before and before[1])

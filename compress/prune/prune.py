@@ -1,0 +1,130 @@
+"""Stage `prune`: remove layers, heads, neurons and vocabulary rows, then recover by a short re-distillation."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from compress.data.dataset import Dataset
+from compress.distil.distil import catalogue_texts, teacher_text, write_student, write_text
+from compress.distil.losses import ListwiseKL, SequenceLoss, VectorMSE
+from compress.distil.sequence import Teaching, resumed_student, student_loss, train_student
+from compress.distil.text import TextTraining, text_losses, train_text
+from compress.models.folder import load_array, load_sequence, load_text
+from compress.models.sequence import SequenceEncoder, SequenceModel
+from compress.models.text import TextEncoder
+from compress.prune.criteria import Criterion, FirstOrder, Losses, keep_best
+from compress.prune.layers import prune_layers, prune_widths
+from compress.prune.vocabulary import prune_vocabulary
+from compress.stage import Entry, Inputs, RunOptions, Shorthand, Skip, StageConfig
+from compress.store import link_tree
+from compress.training import Training, seed_everything, windows
+
+Kept = Annotated[float, Field(gt=0.0, le=1.0)]
+CALIBRATION_BATCHES = 8
+
+
+class Structured(Entry):
+    """Which share of each kind of part stays; shapes really shrink. Criterion scores decide which, per layer."""
+
+    name: Literal["structured"] = "structured"
+    criterion: Criterion = FirstOrder()
+    keep_layers: PositiveInt | None = None
+    keep_heads: Kept = 1.0
+    keep_neurons: Kept = 0.5
+    recovery: Training = Training(epochs=10, learning_rate=5e-4)
+
+
+class StructuredText(Entry):
+    """As `Structured`, for the text encoder; `vocabulary` drops the word rows that no item text of the data uses."""
+
+    name: Literal["structured"] = "structured"
+    criterion: Criterion = FirstOrder()
+    keep_layers: PositiveInt | None = None
+    keep_heads: Kept = 0.5
+    keep_neurons: Kept = 0.5
+    vocabulary: bool = True
+    recovery: TextTraining = TextTraining(epochs=10)
+
+
+class PruneConfig(StageConfig):
+    """What is removed from each part a model has."""
+
+    skipped: ClassVar = {"sequence": "none", "text": "none"}
+    sequence: Annotated[Structured | Skip, Field(discriminator="name"), Shorthand] = Structured()
+    text: Annotated[StructuredText | Skip, Field(discriminator="name"), Shorthand] = StructuredText()
+    loss: SequenceLoss = ListwiseKL()
+    domain: str = "target"
+
+
+def prune(config: PruneConfig, inputs: Inputs, out: Path, options: RunOptions) -> None:
+    """data, target, distil -> the pruned model's folder, shapes shrunk and recovered."""
+    sequence, text = load_sequence(inputs["distil"]), load_text(inputs["distil"])
+    rng = seed_everything(config.seed, options)
+    if sequence is not None and isinstance(config.sequence, Structured):
+        _prune_sequence(sequence, config.sequence, config, inputs, rng, out, options)
+    elif text is not None and isinstance(config.text, StructuredText):
+        _prune_text(text, config.text, inputs, rng, out, options)
+    else:
+        link_tree(inputs["distil"], out)
+
+
+def _prune_sequence(
+    model: SequenceModel,
+    structured: Structured,
+    config: PruneConfig,
+    inputs: Inputs,
+    rng: np.random.Generator,
+    out: Path,
+    options: RunOptions,
+) -> None:
+    dataset, teaching = Dataset.open(inputs["data"], config.domain), Teaching(inputs["target"])
+    text_map = load_array(inputs["distil"], "text_map")
+    student = resumed_student(model, text_map, dataset, teaching)
+    cut = windows(dataset.train_sequences(), model.shape.max_history)
+    calibration = np.array_split(rng.permutation(len(cut.inputs)), -(-len(cut.inputs) // 64))[:CALIBRATION_BATCHES]
+
+    def losses() -> Iterator[Tensor]:
+        return (student_loss(student, cut.batch(index), teaching, config.loss) for index in calibration)
+
+    _cut(student.encoder, structured, losses)
+    student.shape = student.encoder.shape
+    train_student(student, dataset, teaching, config.loss, structured.recovery, rng, options, "recover")
+    write_student(out, student, dataset, inputs["target"])
+
+
+def _prune_text(
+    encoder: TextEncoder,
+    structured: StructuredText,
+    inputs: Inputs,
+    rng: np.random.Generator,
+    out: Path,
+    options: RunOptions,
+) -> None:
+    texts = catalogue_texts(inputs["data"])
+    wanted = teacher_text(inputs["target"]).encode(texts)
+    if structured.vocabulary:
+        report = prune_vocabulary(encoder, texts)
+        options.log(f"prune: vocabulary {report.before} -> {report.after} rows")
+    ids, mask = encoder.tokenize(texts)
+    target, variance = torch.from_numpy(wanted), float(wanted.var(0).mean())
+
+    def losses() -> Iterator[Tensor]:
+        every = text_losses(encoder, ids, mask, target, variance, VectorMSE(), 64, np.random.default_rng(0))
+        return itertools.islice(every, CALIBRATION_BATCHES)
+
+    _cut(encoder, structured, losses)
+    error = train_text(encoder, texts, wanted, VectorMSE(), structured.recovery, rng, options, "recover text")
+    write_text(out, encoder, error, inputs["target"])
+
+
+def _cut(model: SequenceEncoder | TextEncoder, structured: Structured | StructuredText, losses: Losses) -> None:
+    scores = structured.criterion(model, losses)
+    keep = keep_best(scores, structured.keep_heads, structured.keep_neurons, structured.keep_layers)
+    prune_widths(model, keep.widths)
+    prune_layers(model, keep.layers)

@@ -1,0 +1,217 @@
+"""One ONNX graph from history to top-k, written node by node so that the item table is in it once.
+
+`torch.onnx.export` stores a table twice when it is both looked up and scored against, and takes a hundred times as long
+for this small architecture. Equality with torch is checked for every graph (`parity.py`).
+"""
+
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from compress.models.sequence import Block, SequenceModel
+
+OPSET, IR_VERSION = 20, 10
+MASKED = -1e4
+Table = Literal["fp32", "int8"]
+
+
+class GraphBuilder:
+    """Nodes and initializers under readable, deterministic names."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[str, onnx.TensorProto] = {}
+
+    def add(self, op: str, *inputs: str, name: str, outputs: int = 1, **attributes: Any) -> str:
+        names = [name if i == 0 else f"{name}_{i}" for i in range(outputs)]
+        self.nodes.append(helper.make_node(op, list(inputs), names, name=name, **attributes))
+        return names[0]
+
+    def constant(self, name: str, value: NDArray[Any] | torch.Tensor) -> str:
+        array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+        self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        return name
+
+    def ints(self, *values: int) -> str:
+        return self.constant("ints_" + "_".join(map(str, values)).replace("-", "m"), np.array(values, np.int64))
+
+    def linear(self, x: str, linear: nn.Linear, name: str) -> str:
+        product = self.add("MatMul", x, self.constant(f"{name}.weight", linear.weight.T), name=f"{name}.product")
+        return self.add("Add", product, self.constant(f"{name}.bias", linear.bias), name=name)
+
+    def layer_norm(self, x: str, norm: nn.LayerNorm, name: str) -> str:
+        scale, bias = self.constant(f"{name}.scale", norm.weight), self.constant(f"{name}.shift", norm.bias)
+        return self.add("LayerNormalization", x, scale, bias, name=name, axis=-1, epsilon=norm.eps)
+
+    def model(self, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]) -> onnx.ModelProto:
+        graph = helper.make_graph(self.nodes, "history_to_top_k", inputs, outputs, list(self.initializers.values()))
+        opset = [helper.make_opsetid("", OPSET)]
+        model = helper.make_model(graph, producer_name="slimrec", opset_imports=opset, ir_version=IR_VERSION)
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+
+def history_graph(model: SequenceModel, table: Table = "fp32", vectors_given: bool = False) -> onnx.ModelProto:
+    """history (batch, length), exclude (batch, m), k (1,) int64 -> scores float32, rows int64, (batch, k) best first.
+
+    `table` says how the item table is stored. With `vectors_given` the history's vectors are an input, (batch, length,
+    dim) float32, in place of the look-up: a teacher that reads texts when asked.
+    """
+    g = GraphBuilder()
+    items = _Int8Table(g, model) if table == "int8" else _Fp32Table(g, model)
+    vectors = "vectors" if vectors_given else items.look_up("history")
+    user = _encode(g, model, vectors)
+    scores = items.scores(user)
+    # one column of padding in front, so that row 0 is always excluded
+    seen = g.add("Pad", "history", g.ints(0, 1, 0, 0), name="seen_and_padding")
+    excluded = g.add("Concat", seen, "exclude", name="excluded", axis=1)
+    nothing = g.add(
+        "Expand",
+        g.constant("minus_infinity", np.float32(-np.inf)),
+        g.add("Shape", excluded, name="excluded_shape"),
+        name="nothing",
+    )
+    allowed = g.add("ScatterElements", scores, excluded, nothing, name="allowed", axis=1)
+    g.nodes.append(
+        helper.make_node("TopK", [allowed, "k"], ["scores", "rows"], name="top_k", axis=1, largest=1, sorted=1)
+    )
+    info = helper.make_tensor_value_info
+    inputs = [info("history", TensorProto.INT64, ["batch", "length"])]
+    if vectors_given:
+        inputs.append(info("vectors", TensorProto.FLOAT, ["batch", "length", model.shape.dim]))
+    inputs += [info("exclude", TensorProto.INT64, ["batch", "m"]), info("k", TensorProto.INT64, [1])]
+    outputs = [info("scores", TensorProto.FLOAT, ["batch", "top"]), info("rows", TensorProto.INT64, ["batch", "top"])]
+    return g.model(inputs, outputs)
+
+
+class _Fp32Table:
+    """(n_items + 1, dim) float32, gathered from and multiplied with."""
+
+    def __init__(self, g: GraphBuilder, model: SequenceModel) -> None:
+        self.g, self.table = g, g.constant("item_table", model.item_table)
+
+    def look_up(self, rows: str) -> str:
+        return self.g.add("Gather", self.table, rows, name="history_vectors", axis=0)
+
+    def scores(self, user: str) -> str:
+        return self.g.add("Gemm", user, self.table, name="all_scores", transB=1)
+
+
+class _Int8Table:
+    """(dim, n_items + 1) int8 and a scale per item, so that one outlier item does not coarsen all others.
+
+    7 bits: on CPUs without VNNI two products of 8-bit values overflow the 16 bits they are added in. The rows lie in
+    columns because that is how MatMulInteger reads them; gathering a history from columns costs little.
+    """
+
+    def __init__(self, g: GraphBuilder, model: SequenceModel) -> None:
+        values, scales = quantize_rows(model.item_table.detach().cpu().numpy())
+        self.g, self.table = g, g.constant("item_table", values.T)
+        self.scales = g.constant("item_scales", scales)
+
+    def look_up(self, rows: str) -> str:
+        g = self.g
+        columns = g.add("Gather", self.table, rows, name="history_columns", axis=1)
+        whole = g.add(
+            "Cast",
+            g.add("Transpose", columns, name="history_int8", perm=[1, 2, 0]),
+            name="history_whole",
+            to=TensorProto.FLOAT,
+        )
+        scales = g.add(
+            "Unsqueeze", g.add("Gather", self.scales, rows, name="history_scales"), g.ints(-1), name="history_scale"
+        )
+        return g.add("Mul", whole, scales, name="history_vectors")
+
+    def scores(self, user: str) -> str:
+        g = self.g
+        whole = g.add("DynamicQuantizeLinear", user, name="user_uint8", outputs=3)
+        product = g.add("MatMulInteger", whole, self.table, "user_uint8_2", name="products")
+        per_item = g.add(
+            "Mul", g.add("Cast", product, name="products_float", to=TensorProto.FLOAT), self.scales, name="per_item"
+        )
+        return g.add("Mul", per_item, "user_uint8_1", name="all_scores")
+
+
+def quantize_rows(table: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """(rows, dim) float32 -> int8 in [-63, 63] and a scale per row: row ~ int8 * scale. Zero rows stay zero."""
+    scales = np.abs(table).max(1) / 63.0
+    safe = np.where(scales > 0, scales, 1.0)[:, None]
+    return np.rint(table / safe).astype(np.int8), scales.astype(np.float32)
+
+
+def _encode(g: GraphBuilder, model: SequenceModel, vectors: str) -> str:
+    """The nodes of `SequenceEncoder.last`: (batch, length, dim) -> user vectors (batch, dim)."""
+    g.add("Shape", "history", name="length", start=1, end=2)
+    known = g.add("Greater", "history", g.constant("zero", np.int64(0)), name="known")
+    hidden_or_not = g.add(
+        "Where",
+        known,
+        g.constant("shown", np.float32(0)),
+        g.constant("masked", np.float32(MASKED)),
+        name="padding_bias",
+    )
+    padding = g.add("Unsqueeze", hidden_or_not, g.ints(1, 2), name="padding")
+    hidden = vectors
+    blocks = list(model.encoder.blocks)
+    for index, block in enumerate(blocks):
+        hidden = _block(g, block, hidden, padding, f"block{index}", last=index == len(blocks) - 1)
+    user = g.add("Squeeze", hidden, g.ints(1), name="last_hidden")
+    return g.layer_norm(user, model.encoder.norm, "user")
+
+
+def _block(g: GraphBuilder, block: Block, hidden: str, padding: str, name: str, last: bool) -> str:
+    normed = g.layer_norm(hidden, block.attention_norm, f"{name}.attention_norm")
+    asked = residual = hidden
+    if last:  # only the newest event's output is wanted
+        newest = (g.ints(-1), g.constant("end", np.array([2**62], np.int64)), g.ints(1))
+        residual = g.add("Slice", hidden, *newest, name=f"{name}.newest")
+        asked = g.add("Slice", normed, *newest, name=f"{name}.newest_normed")
+    else:
+        asked = normed
+    query = _heads(g, block, g.linear(asked, block.query, f"{name}.query"), f"{name}.query_heads", [0, 2, 1, 3])
+    key = _heads(g, block, g.linear(normed, block.key, f"{name}.key"), f"{name}.key_heads", [0, 2, 3, 1])
+    value = _heads(g, block, g.linear(normed, block.value, f"{name}.value"), f"{name}.value_heads", [0, 2, 1, 3])
+    weights = g.add("MatMul", query, key, name=f"{name}.similarity")
+    weights = g.add(
+        "Mul", weights, g.constant(f"{name}.scaling", np.float32(block.head_dim**-0.5)), name=f"{name}.scaled"
+    )
+    biased = g.add("Add", weights, _bias(g, block, name, last), name=f"{name}.biased")
+    shown = g.add("Softmax", g.add("Add", biased, padding, name=f"{name}.shown"), name=f"{name}.attention", axis=-1)
+    mixed = g.add(
+        "Transpose", g.add("MatMul", shown, value, name=f"{name}.mixed"), name=f"{name}.by_event", perm=[0, 2, 1, 3]
+    )
+    flat = g.add("Reshape", mixed, g.ints(0, 0, block.heads * block.head_dim), name=f"{name}.flat")
+    attended = g.add("Add", residual, g.linear(flat, block.output, f"{name}.output"), name=f"{name}.attended")
+    up = g.linear(g.layer_norm(attended, block.neuron_norm, f"{name}.neuron_norm"), block.up, f"{name}.up")
+    down = g.linear(g.add("Gelu", up, name=f"{name}.gelu"), block.down, f"{name}.down")
+    return g.add("Add", attended, down, name=f"{name}.out")
+
+
+def _heads(g: GraphBuilder, block: Block, x: str, name: str, order: list[int]) -> str:
+    split = g.add("Reshape", x, g.ints(0, 0, block.heads, block.head_dim), name=f"{name}_split")
+    return g.add("Transpose", split, name=name, perm=order)
+
+
+def _bias(g: GraphBuilder, block: Block, name: str, last: bool) -> str:
+    """The bias by distance, cut to the history's length: (heads, 1, length) for the newest event, else (heads, length,
+    length) with the future masked."""
+    by_distance = block.distance_bias.detach().cpu().numpy()
+    longest = by_distance.shape[1]
+    if last:
+        start = g.add("Neg", "length", name=f"{name}.bias_start")
+        whole = g.constant(f"{name}.distance_bias", by_distance[:, None, ::-1])
+        return g.add(
+            "Slice", whole, start, g.constant("end", np.array([2**62], np.int64)), g.ints(2), name=f"{name}.bias"
+        )
+    steps = np.arange(longest)
+    distance = steps[:, None] - steps[None, :]
+    square = np.where(distance >= 0, by_distance[:, np.maximum(distance, 0)], MASKED).astype(np.float32)
+    whole = g.constant(f"{name}.distance_bias", square)
+    twice = g.add("Concat", "length", "length", name=f"{name}.bias_end", axis=0)
+    return g.add("Slice", whole, g.ints(0, 0), twice, g.ints(1, 2), name=f"{name}.bias")

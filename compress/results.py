@@ -1,0 +1,185 @@
+"""`result.json` from what the stages left: models, comparisons, gate, transfer ratio, choice."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.accuracy import ndcg
+from benchmarks.intervals import holm, paired_difference, paired_p_value
+from benchmarks.machine import commit
+from benchmarks.result import (
+    BundleInfo,
+    Comparison,
+    Dataset,
+    Gate,
+    Model,
+    NotMeasured,
+    Protocol,
+    Result,
+    Selection,
+    StageTime,
+)
+from compress.models.folder import read_json
+from compress.pipeline import Run
+from compress.recipe import Recipe
+
+Ranks = Mapping[str, NDArray[np.int32]]
+
+
+def assemble(recipe: Recipe, run: Run) -> Result:
+    """One record of the whole run, in the schema that ships."""
+    data = read_json(run.artifacts["data", None].path / "dataset.json")
+    bench = run.artifacts["bench", None].path
+    measured = read_json(bench / "measurements.json")
+    choice = read_json(run.artifacts["select", None].path / "choice.json")
+    with np.load(bench / "ranks.npz", allow_pickle=False) as file:
+        ranks = {name: file[name] for name in file.files}
+    baselines = run.artifacts["baselines", None].path
+    rows = measured["models"] + baseline_rows(baselines)
+    ranks |= baseline_ranks(baselines)
+    chosen = chosen_variants(rows)
+    leaders = {role: _fp32_names(rows, role, variant) for role, variant in chosen.items()}
+    shipped = _named(rows, choice["selected"])
+    gates = list(run.gates.values())
+    gate = next((g for g in gates if g.passed), gates[0] if gates else None)
+    packed = run.artifacts.get(("pack", None))
+    return Result(
+        recipe=recipe.name,
+        commit=commit(),
+        machine=measured["machine"],
+        dataset=Dataset.model_validate(data["dataset"]),
+        protocol=Protocol(split=data["protocol"]["split"], seeds=list(recipe.seeds)),
+        models=[Model.model_validate(_model(row, chosen)) for row in rows if row["role"] != "text_encoder"],
+        gate=None if gate is None else Gate(**vars(gate)),
+        transfer_ratio=transfer_ratio(leaders, ranks),
+        comparisons=comparisons(rows, leaders, shipped, ranks),
+        selected=choice["selected"],
+        selection=Selection(**{key: choice[key] for key in ("reason", "budget", "front", "nearest")}),
+        bundle=None if packed is None else BundleInfo(path="bundle.slim", **read_json(packed.path / "pack.json")),
+        not_measured=[NotMeasured(**item) for item in [*measured["not_measured"], *_not_measured(run)]],
+        stages=_stages(run),
+    )
+
+
+def chosen_variants(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Per role the variant that validates best in fp32, averaged over seeds."""
+    values: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for row in rows:
+        if row["precision"] == "fp32":
+            values[row["role"], row["variant"]].append(row["accuracy"]["valid"]["ndcg@10"])
+    best: dict[str, tuple[float, str]] = {}
+    for (role, variant), found in values.items():
+        best[role] = max(best.get(role, (-1.0, "")), (float(np.mean(found)), variant))
+    return {role: variant for role, (_, variant) in best.items()}
+
+
+def per_user(names: Sequence[str], ranks: Ranks, cases: str = "test") -> NDArray[np.float64] | None:
+    """NDCG@10 of every case, averaged over the models named (seeds); None where one was not measured on these cases."""
+    found = [ranks[f"{name}/{cases}"] for name in names if f"{name}/{cases}" in ranks]
+    return np.mean([ndcg(r, 10) for r in found], axis=0) if found and len(found) == len(names) else None
+
+
+def transfer_ratio(leaders: Mapping[str, Sequence[str]], ranks: Ranks) -> float | None:
+    """(student - control) / (teacher - control) on test NDCG@10; None where the teacher is not above the control."""
+    values = {role: per_user(leaders[role], ranks) for role in ("student", "control", "teacher") if role in leaders}
+    means = {role: float(value.mean()) for role, value in values.items() if value is not None}
+    if len(means) < 3 or means["teacher"] <= means["control"]:
+        return None
+    return (means["student"] - means["control"]) / (means["teacher"] - means["control"])
+
+
+def comparisons(
+    rows: Sequence[Mapping[str, Any]],
+    leaders: Mapping[str, Sequence[str]],
+    shipped: Mapping[str, Any] | None,
+    ranks: Ranks,
+) -> list[Comparison]:
+    """Paired differences over test users: the chosen of each role, teachers among themselves, what ships against its
+    fp32. Holm-corrected together."""
+    pairs: list[tuple[str, Sequence[str], str, Sequence[str]]] = []
+    for a, b in (("teacher", "control"), ("student", "control"), ("student", "teacher"), ("control", "baseline")):
+        if a in leaders and b in leaders:
+            pairs.append((a, leaders[a], b, leaders[b]))
+    teachers = sorted({row["variant"] for row in rows if row["role"] == "teacher"})
+    best = next((row["variant"] for row in rows if row["name"] in leaders.get("teacher", ())), None)
+    for other in teachers:
+        if best is not None and other != best:
+            pairs.append((best, leaders["teacher"], other, _fp32_names(rows, "teacher", other)))
+    if shipped is not None:
+        own = [r["name"] for r in rows if (r["variant"], r["seed"]) == (shipped["variant"], shipped["seed"])]
+        fp32 = next(name for name in own if name.endswith("-fp32"))
+        pairs += [(name, [name], fp32, [fp32]) for name in own if name != fp32]
+    found = [
+        (_label(a, one), _label(b, two), first, second)
+        for a, one, b, two in pairs
+        if (first := per_user(one, ranks)) is not None and (second := per_user(two, ranks)) is not None
+    ]
+    p_values = [paired_p_value(first, second) for _, _, first, second in found]
+    return [
+        Comparison(
+            a=a, b=b, metric="ndcg@10", difference=difference, ci95=ci95, users=len(first), p=p, p_holm=corrected
+        )
+        for (a, b, first, second), p, corrected in zip(found, p_values, holm(p_values), strict=True)
+        for difference, ci95 in [paired_difference(first, second)]
+    ]
+
+
+def _label(role: str, names: Sequence[str]) -> str:
+    label = names[0].removesuffix("-fp32") if len(names) else role
+    return f"{role} {label}" if role in ("teacher", "student", "control", "baseline") else names[0]
+
+
+def _fp32_names(rows: Iterable[Mapping[str, Any]], role: str, variant: str) -> list[str]:
+    return [r["name"] for r in rows if (r["role"], r["variant"], r["precision"]) == (role, variant, "fp32")]
+
+
+def _named(rows: Iterable[Mapping[str, Any]], name: str | None) -> Mapping[str, Any] | None:
+    return next((row for row in rows if row["name"] == name), None)
+
+
+def _model(row: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
+    fields = {key: value for key, value in row.items() if key != "quantizer"}
+    return {**fields, "chosen": chosen.get(row["role"]) == row["variant"]}
+
+
+def baseline_rows(folder: Path) -> list[dict[str, Any]]:
+    """The baselines as rows of the same form."""
+    rows: list[dict[str, Any]] = read_json(folder / "models.json")
+    return rows
+
+
+def baseline_ranks(folder: Path) -> dict[str, NDArray[np.int32]]:
+    with np.load(folder / "ranks.npz", allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def _not_measured(run: Run) -> Iterable[dict[str, str]]:
+    for variant, gate in run.gates.items():
+        if not gate.passed:
+            yield {
+                "what": f"student {variant}",
+                "why": f"its teacher failed the gate: {gate.teacher_valid:.4f} is not above the control's "
+                f"{gate.control_valid:.4f} on validation",
+            }
+    packed = run.artifacts.get(("pack", None))
+    if packed is not None and not read_json(packed.path / "pack.json")["text_encoder_bytes"]:
+        yield {
+            "what": "cold items on the device",
+            "why": "no text encoder was trained for the item vectors of what ships",
+        }
+
+
+def _stages(run: Run) -> list[StageTime]:
+    return [
+        StageTime(
+            name=step.stage.name,
+            seconds=run.artifacts[step.stage.name, step.chain].seconds,
+            cached=run.artifacts[step.stage.name, step.chain].cached,
+            variant=None if step.chain is None else step.chain.name,
+        )
+        for step in run.steps
+    ]

@@ -1,0 +1,108 @@
+"""Stage `select`: the most accurate candidate inside the budget, and why; the Pareto front is kept."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, PositiveFloat
+
+from compress.models.folder import read_json, write_json
+from compress.stage import Inputs, RunOptions, StageConfig
+
+Row = Mapping[str, Any]
+
+
+class SelectConfig(StageConfig):
+    """The budget: size of the history -> top-k part, p95 on this machine's CPU, NDCG@10 lost against the own fp32."""
+
+    max_size_mb: PositiveFloat | None = None
+    max_p95_ms: PositiveFloat | None = None
+    max_ndcg_drop: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01  # relative, on validation
+
+
+def select(config: SelectConfig, inputs: Inputs, out: Path, options: RunOptions) -> None:
+    """bench -> `choice.json`: {selected, reason, budget, front, nearest}."""
+    measured = read_json(inputs["bench"] / "measurements.json")["models"]
+    rows = [row for row in measured if row["role"] in ("student", "control") and row["latency"]]
+    choice = choose(config, rows)
+    options.log(choice["reason"])
+    write_json(out / "choice.json", choice)
+
+
+def choose(config: SelectConfig, rows: Sequence[Row]) -> dict[str, Any]:
+    """The variant that validates best in fp32 among those with a precision inside the budget; of its precisions
+    inside, the smallest that is not slower than its fp32 beyond noise."""
+    budget = config.model_dump(exclude={"seed"}, exclude_none=True)
+    excess = {row["name"]: _excess(config, row, rows) for row in rows}
+    inside = [row for row in rows if not excess[row["name"]]]
+    common = {"budget": budget, "front": front(rows)}
+    if not inside:
+        nearest = sorted(rows, key=lambda row: sum(excess[row["name"]].values()))[:3]
+        misses = "; ".join(f"{row['name']}: {_words(excess[row['name']])}" for row in nearest)
+        reason = f"no candidate is inside the budget; nearest: {misses or 'there are no candidates'}"
+        return {"selected": None, "reason": reason, "nearest": [row["name"] for row in nearest], **common}
+    best = max(inside, key=lambda row: _valid(_fp32(row, rows) or row))
+    own = [row for row in inside if (row["variant"], row["seed"]) == (best["variant"], best["seed"])]
+    fp32 = _fp32(best, rows)
+    fast = [row for row in own if fp32 not in own or fp32 is None or not _slower(row, fp32)]
+    chosen = min(fast, key=lambda row: (row["size_bytes"], row["name"]))
+    reason = (
+        f"{chosen['name']}: best validation NDCG@10 inside the budget ({_valid(chosen):.4f}), "
+        f"{chosen['size_bytes'] / 1e6:.3f} MB, p95 {_cpu(chosen)['p95_ms']:.3f} ms"
+    )
+    left = [row["name"] for row in own if row not in fast]
+    if left:
+        reason += f"; slower than fp32 here, so not chosen: {', '.join(left)}"
+    return {"selected": chosen["name"], "reason": reason, "nearest": [], **common}
+
+
+def front(rows: Sequence[Row]) -> list[str]:
+    """Names of the candidates that no other beats in validation NDCG@10, p95 and bytes at once."""
+
+    def costs(row: Row) -> tuple[float, float, float]:
+        return -_valid(row), _cpu(row)["p95_ms"], row["size_bytes"]
+
+    def beaten(row: Row) -> bool:
+        own = costs(row)
+        return any(costs(o) != own and all(a <= b for a, b in zip(costs(o), own, strict=True)) for o in rows)
+
+    return [row["name"] for row in rows if not beaten(row)]
+
+
+def _excess(config: SelectConfig, row: Row, rows: Sequence[Row]) -> dict[str, float]:
+    """By how much, relative to the limit, each limit is exceeded; empty inside the budget."""
+    found: dict[str, float] = {}
+    fp32 = _fp32(row, rows)
+    drop = 1 - _valid(row) / _valid(fp32) if fp32 is not None and _valid(fp32) > 0 else 0.0
+    checks: list[tuple[str, float | None, Callable[[], float]]] = [
+        ("max_size_mb", config.max_size_mb, lambda: row["size_bytes"] / 1e6),
+        ("max_p95_ms", config.max_p95_ms, lambda: float(_cpu(row)["p95_ms"])),
+        ("max_ndcg_drop", config.max_ndcg_drop, lambda: drop),
+    ]
+    for name, limit, value in checks:
+        if limit is not None and value() > limit:
+            found[name] = (value() - limit) / max(limit, 1e-9)
+    return found
+
+
+def _words(excess: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} exceeded by {share:.0%}" for name, share in excess.items())
+
+
+def _fp32(row: Row, rows: Sequence[Row]) -> Row | None:
+    same = (row["variant"], row["seed"], "fp32")
+    return next((r for r in rows if (r["variant"], r["seed"], r["precision"]) == same), None)
+
+
+def _slower(row: Row, fp32: Row) -> bool:
+    """Slower than its own fp32 in every round: the rounds' spread is the noise."""
+    return row is not fp32 and _cpu(row)["ratio_to_fp32"]["high"] < 1.0
+
+
+def _valid(row: Row) -> float:
+    return float(row["accuracy"]["valid"]["ndcg@10"])
+
+
+def _cpu(row: Row) -> Row:
+    found: Row = next(r for r in row["latency"] if r["device"] == "cpu" and r["runtime"] == "onnxruntime")
+    return found
