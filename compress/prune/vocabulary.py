@@ -102,7 +102,6 @@ def _reindexed(spec: Spec, new: Mapping[int, int]) -> Spec:
         model = {**model, "vocab": pruned, "unk_id": _moved(model["unk_id"], new)}
     padding = spec["padding"] and {**spec["padding"], "pad_id": new[spec["padding"]["pad_id"]]}
     added = [{**token, "id": new[token["id"]]} for token in spec["added_tokens"]]
-    added.sort(key=lambda token: token["id"])
     processor = _processor(spec["post_processor"], new)
     return {**spec, "model": model, "padding": padding, "added_tokens": added, "post_processor": processor}
 

@@ -71,6 +71,11 @@ def test_shapes_shrink_and_round_trip(kind: Any, tmp_path: Path) -> None:
     prune_widths(model, KEEP)
     assert shapes_of(model) == SHAPES
     assert [(v.heads, v.neurons) for v in views(model)] == [(2, 3), (1, 5)]
+    if isinstance(model, TextEncoder):
+        attention = model.layers[0].attention.self
+        assert (attention.num_attention_heads, attention.all_head_size) == (2, 6)
+    else:
+        assert model.encoder.shape == model.shape
     hidden, head = 12, 3
     per_head = 3 * head * (hidden + 1) + head * hidden + (6 if isinstance(model, SequenceModel) else 0)
     per_neuron = 2 * hidden + 1
@@ -90,6 +95,8 @@ def test_layers_are_removed_after_widths_and_round_trip(kind: Any, tmp_path: Pat
     prune_layers(model, [1])
     assert shapes_of(model) == SHAPES[1:]
     assert len(views(model)) == 1
+    if isinstance(model, TextEncoder):
+        assert model.lm.config.num_hidden_layers == 1
     assert (outputs(model) - whole).abs().max() > 1e-2
     model.save(tmp_path / "part")
     assert torch.equal(outputs(type(model).load(tmp_path / "part")), outputs(model))

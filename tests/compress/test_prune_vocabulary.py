@@ -122,10 +122,13 @@ def test_pruning_again_changes_nothing(make: type) -> None:
 
 
 def test_a_word_cut_by_truncation_keeps_its_tokens() -> None:
-    encoder = word_encoder(max_tokens=4)
-    before = tokens(encoder.tokenizer, USED)
-    prune_vocabulary(encoder, USED)
-    assert tokens(encoder.tokenizer, USED) == before
+    """Without ##bc, which is cut off, abc would be no word of this vocabulary at all."""
+    encoder = word_encoder()
+    words = ["[PAD]", "[UNK]", "a", "unused", "##bc"]
+    encoder.tokenizer = Tokenizer(models.WordPiece({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    bounded(encoder.tokenizer, encoder.lm.config, 1)
+    prune_vocabulary(encoder, ["abc"])
+    assert tokens(encoder.tokenizer, ["abc"]) == [["a"]]
 
 
 def test_a_padding_token_in_the_middle_moves_with_its_row() -> None:
@@ -150,20 +153,21 @@ def test_a_padding_token_in_the_middle_moves_with_its_row() -> None:
     expected = vectors(encoder, ["one", "one one"])
     prune_vocabulary(encoder, ["one"])
     assert encoder.tokenizer.padding["pad_id"] == encoder.lm.config.pad_token_id == 2
+    assert encoder.lm.embeddings.word_embeddings.padding_idx == 2
     torch.testing.assert_close(vectors(encoder, ["one", "one one"]), expected, atol=1e-6, rtol=0)
 
 
 def bare_unigram(vocabulary: list[tuple[str, float]], byte_fallback: bool) -> TextEncoder:
     encoder = unigram_encoder()
-    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=0, byte_fallback=byte_fallback))
-    framed = processors.TemplateProcessing("$A <end>", "$A <mid> $B <end>", [("<mid>", 1), ("<end>", 2)])
+    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=2, byte_fallback=byte_fallback))
+    framed = processors.TemplateProcessing("$A <end>", "$A <mid> $B <end>", [("<mid>", 3), ("<end>", 4)])
     tokenizer.post_processor = processors.Sequence([framed])
     encoder.lm.embeddings.word_embeddings = torch.nn.Embedding(len(vocabulary), 8)
     encoder.tokenizer = tokenizer
     return encoder
 
 
-FRAME = [("<unk>", 0.0), ("<mid>", 0.0), ("<end>", 0.0)]
+FRAME = [("<s>", 0.0), ("<pad>", 0.0), ("<unk>", 0.0), ("<mid>", 0.0), ("<end>", 0.0)]
 
 
 def test_the_penalty_of_unknown_characters_stays() -> None:
