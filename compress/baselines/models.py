@@ -1,0 +1,120 @@
+"""Models without a language model, each tried with the settings that validation chooses among."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from compress.data.dataset import Cases, Dataset
+from compress.stage import Entry, Shorthand
+from deploy.errors import UsageError
+
+Score = Callable[[Cases, slice], NDArray[np.float32]]
+"""Scores of the cases in a slice: float32 (cases, n_items + 1)."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting of a model and the scores it gives."""
+
+    settings: dict[str, float]
+    score: Score
+
+
+class Popularity(Entry):
+    """Training events per item, the same for everybody."""
+
+    name: Literal["popularity"] = "popularity"
+
+    def trials(self, data: Dataset) -> Iterator[Trial]:
+        yield Trial({}, _same_for_all(data.popularity))
+
+
+class RecentPopularity(Entry):
+    """Training events per item in the last part of the training period; older events only break ties."""
+
+    name: Literal["recent_popularity"] = "recent_popularity"
+    windows: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        default=(0.02, 0.05, 0.1, 0.2, 0.5), min_length=1, max_length=50, description="shares of the training time span"
+    )
+
+    def trials(self, data: Dataset) -> Iterator[Trial]:
+        times, rows = data.times[data.train], data.items[data.train]
+        start, end = times.min(), times.max()
+        for window in self.windows:
+            recent = np.bincount(rows[times >= end - window * (end - start)], minlength=data.n_items + 1)
+            yield Trial({"window": window}, _same_for_all(recent + data.popularity / (len(rows) + 1)))
+
+
+class Ease(Entry):
+    """EASE: the closed-form item-item regression with a zero diagonal, on the last items of the history.
+
+    Source: Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019.
+    """
+
+    name: Literal["ease"] = "ease"
+    lambdas: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        default=(10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0),
+        min_length=1,
+        max_length=50,
+        description="L2 penalties",
+    )
+    last: int = Field(default=10, ge=1, le=10_000, description="items of the history that are scored")
+    max_items: int = Field(
+        default=20_000, ge=1, description="larger catalogues are refused: memory grows with its square"
+    )
+
+    def trials(self, data: Dataset) -> Iterator[Trial]:
+        if data.n_items > self.max_items:
+            gib = 16 * data.n_items**2 / 2**30
+            raise UsageError(
+                f"baselines.models.ease: needs about {gib:.0f} GiB for the item-item matrices; leave ease out or raise "
+                f"max_items above {self.max_items} (got {data.n_items} items)"
+            )
+        gram = _cooccurrence(data)
+        for penalty in self.lambdas:
+            weights = np.zeros((data.n_items + 1, data.n_items + 1), dtype=np.float32)
+            weights[1:, 1:] = ease_weights(gram, penalty)
+            yield Trial({"lambda": penalty}, _sum_of_rows(weights, self.last))
+
+
+Baseline = Annotated[Popularity | RecentPopularity | Ease, Field(discriminator="name"), Shorthand]
+
+
+def ease_weights(gram: NDArray[np.float64], penalty: float) -> NDArray[np.float64]:
+    """B = I - P diag(1 / diag(P)) with P = (X'X + penalty I)^-1. `gram` X'X float64 (n, n); returns float64 (n, n)."""
+    inverse = np.linalg.inv(gram + penalty * np.eye(len(gram)))
+    weights = inverse / -np.diag(inverse)
+    np.fill_diagonal(weights, 0.0)
+    return weights
+
+
+def _cooccurrence(data: Dataset) -> NDArray[np.float64]:
+    gram = np.zeros((data.n_items, data.n_items))
+    for rows in data.train_sequences():
+        # a user's rows are distinct, so a fancy += counts each pair once
+        gram[np.ix_(rows - 1, rows - 1)] += 1.0
+    return gram
+
+
+def _same_for_all(values: NDArray[np.generic]) -> Score:
+    row = values.astype(np.float32)
+
+    def score(cases: Cases, part: slice) -> NDArray[np.float32]:
+        return np.broadcast_to(row, (len(cases.targets[part]), len(row)))
+
+    return score
+
+
+def _sum_of_rows(weights: NDArray[np.float32], last: int) -> Score:
+    def score(cases: Cases, part: slice) -> NDArray[np.float32]:
+        histories = cases.histories(last)[part]
+        total = np.zeros((len(histories), len(weights)), dtype=np.float32)
+        for column in histories.T:
+            total += weights[column]
+        return total
+
+    return score
