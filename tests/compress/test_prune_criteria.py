@@ -191,9 +191,10 @@ def test_keep_best_by_hand() -> None:
 
 
 def test_of_equal_scores_the_lower_index_stays() -> None:
-    scores = scores_of([[1.0] * 100], [[0.0] * 500], [1.0] * 60)
-    keep = keep_best(scores, heads=0.5, neurons=0.5, layers=30)
-    assert keep == Keep((Width(tuple(range(50)), tuple(range(250))),), tuple(range(30)))
+    scores = scores_of([[0.0, 1.0] * 50], [[1.0, 0.0, 0.0] * 200], [2.0, 1.0, 2.0] * 20)
+    keep = keep_best(scores, heads=0.25, neurons=0.25, layers=30)
+    odd, thirds = tuple(range(1, 51, 2)), tuple(range(0, 450, 3))
+    assert keep == Keep((Width(odd, thirds),), tuple(i for i in range(45) if i % 3 != 1))
 
 
 def test_keep_best_keeps_all_by_default_and_one_at_least() -> None:
