@@ -13,12 +13,11 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from benchmarks.accuracy import ndcg, ranks_of, summarise
 from benchmarks.candidates import CachedPath, IdMap, TextPath
 from benchmarks.cold_start import ColdStart, fresh_process
-from benchmarks.intervals import bootstrap_ci
 from benchmarks.machine import describe_machine, fingerprint
 from benchmarks.measure import Latency, latency, speedup
+from compress.accuracy import DEPTH, accuracy_of
 from compress.chain import Chain, gathered
 from compress.data.dataset import Cases, Dataset
 from compress.models.folder import load_sequence, read_json, write_json
@@ -27,8 +26,6 @@ from compress.stage import Inputs, RunOptions, StageConfig
 from deploy.ranker import CPU, Ranker
 
 CUDA = ("CUDAExecutionProvider", "CPUExecutionProvider")
-SETS = ("valid", "test", "cold")
-DEPTH = 1000
 
 
 class BenchConfig(StageConfig):
@@ -81,10 +78,10 @@ def candidates_of(inputs: Inputs) -> list[Candidate]:
 
 
 def bench(config: BenchConfig, inputs: Inputs, out: Path, options: RunOptions) -> None:
-    """data, every chain's prune and quantize -> `measurements.json`, `ranks.npz`, `latency.npz`."""
+    """data, baselines, every chain's prune and quantize -> `measurements.json`, `ranks.npz`, `latency.npz`."""
     dataset = Dataset.open(inputs["data"], config.domain)
     candidates = candidates_of(inputs)
-    ranks: dict[str, NDArray[np.int32]] = {}
+    baselines, ranks = baseline_rows(inputs["baselines"], dataset)
     for candidate in options.progress(candidates, "bench: accuracy", len(candidates)):
         ranks |= _measure_accuracy(candidate, dataset)
     first = min((c.chain.seed for c in candidates), default=0)
@@ -99,32 +96,19 @@ def bench(config: BenchConfig, inputs: Inputs, out: Path, options: RunOptions) -
         rss, load = fresh_process(spec, repeats=config.cold_starts)
         candidate.row |= {"rss_mb": round(rss, 1), "load_ms": round(load, 1)}
     machine = describe_machine().model_dump(mode="json")
-    models = [candidate.row for candidate in candidates]
+    models = [candidate.row for candidate in candidates] + baselines
     write_json(out / "measurements.json", {"machine": machine, "models": models, "not_measured": not_measured})
     np.savez(out / "ranks.npz", **ranks)  # type: ignore[arg-type]
     np.savez(out / "latency.npz", **samples)  # type: ignore[arg-type]
 
 
 def _measure_accuracy(candidate: Candidate, dataset: Dataset) -> dict[str, NDArray[np.int32]]:
-    ranker = Ranker(candidate.graph)
-    most = int(candidate.facts["max_history"])
-    accuracy: dict[str, Any] = {"segments": {}}
-    ranks: dict[str, NDArray[np.int32]] = {}
-    for name in SETS:
-        cases = dataset.cases(name)
-        if not len(cases):
-            continue
-        top = answers(ranker, cases, most, min(DEPTH, dataset.n_items))
-        ranks[f"{candidate.name}/{name}"] = found = ranks_of(top, cases.targets)
-        metrics = metrics_of(found, top, dataset.n_items)
-        if name == "cold":
-            accuracy["segments"]["cold_items"] = metrics
-        else:
-            accuracy[name] = metrics
-        if name == "test":
-            for segment, mask in (("tail_items", cases.tail), ("short_history", cases.short)):
-                if mask.any():
-                    accuracy["segments"][segment] = metrics_of(found[mask], top[mask], dataset.n_items)
+    ranker, most = Ranker(candidate.graph), int(candidate.facts["max_history"])
+
+    def answer(_name: str, cases: Cases) -> NDArray[np.int32]:
+        return answers(ranker, cases, most, min(DEPTH, dataset.n_items))
+
+    accuracy, ranks = accuracy_of(answer, dataset)
     candidate.row |= {
         "name": candidate.name,
         "role": candidate.chain.role,
@@ -137,13 +121,21 @@ def _measure_accuracy(candidate: Candidate, dataset: Dataset) -> dict[str, NDArr
         "accuracy": accuracy,
         "latency": [],
     }
-    return ranks
+    return {f"{candidate.name}/{name}": found for name, found in ranks.items()}
 
 
-def metrics_of(ranks: NDArray[np.int32], top: NDArray[np.int32], n_items: int) -> dict[str, Any]:
-    """The metrics of `result.json` over these cases, with the 95 % interval of NDCG@10."""
-    low, high = bootstrap_ci(ndcg(ranks, 10))
-    return {**summarise(ranks, top, n_items), "ndcg@10_ci95": [low, high], "cases": len(ranks)}
+def baseline_rows(folder: Path, dataset: Dataset) -> tuple[list[dict[str, Any]], dict[str, NDArray[np.int32]]]:
+    """The baselines' answers as rows of the same form. They are references: nothing of them is exported or timed."""
+    rows, ranks = [], {}
+    for name, facts in read_json(folder / "baselines.json").items():
+        with np.load(folder / f"{name}.npz", allow_pickle=False) as tops:
+            accuracy, found = accuracy_of(lambda cases_name, _cases, tops=tops: tops[f"{cases_name}_top"], dataset)
+        ranks |= {f"{name}/{cases}": values for cases, values in found.items()}
+        row = {"name": name, "role": "baseline", "variant": name, "seed": None, "precision": "fp32"}
+        rows.append(
+            {**row, "accuracy": accuracy, "params": facts["params"], "size_bytes": 4 * facts["params"], "latency": []}
+        )
+    return rows, ranks
 
 
 def answers(ranker: Ranker, cases: Cases, max_history: int, depth: int, batch: int = 256) -> NDArray[np.int32]:

@@ -3,7 +3,6 @@
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,7 +158,8 @@ def store_prune(store: Path | None, older_than: float, yes: bool) -> None:
 
 
 def shipped_recipes() -> list[Path]:
-    return sorted(Path(str(files("recipes"))).rglob("*.yaml"))
+    """Their folder lies beside this package's, in a checkout and in an installed wheel alike."""
+    return sorted((Path(__file__).parents[1] / "recipes").rglob("*.yaml"))
 
 
 def find_recipe(recipe: Path) -> Path:
@@ -253,7 +253,6 @@ def _print_result(result: "Result", folder: Path) -> None:
     if result.selection is not None:
         click.echo(result.selection.reason)
     if result.bundle is not None:
-        click.echo(
-            f"bundle: {folder / 'bundle.slim'}, {result.bundle.size_bytes / 1e6:.2f} MB; report: {folder / 'report.html'}"
-        )
+        size = result.bundle.size_bytes / 1e6
+        click.echo(f"bundle: {folder / 'bundle.slim'}, {size:.2f} MB; report: {folder / 'report.html'}")
         click.echo(f"serve it: slimrec serve {folder / 'bundle.slim'} --allow-unsigned")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from pydantic import Field
 
-from compress.baselines.baselines import recent_rows
+from compress.baselines.models import recent_popularity
 from compress.chain import Chain, gathered
 from compress.data.dataset import Dataset
 from compress.models.folder import load_array, read_json, write_json
@@ -36,7 +36,7 @@ class PackConfig(StageConfig):
 
 
 def pack(config: PackConfig, inputs: Inputs, out: Path, options: RunOptions) -> None:
-    """data, bench, select, every chain's prune and quantize -> `bundle/`, `bundle.slim`, `pack.json`."""
+    """data, baselines, bench, select, every chain's prune and quantize -> `bundle/`, `bundle.slim`, `pack.json`."""
     dataset = Dataset.open(inputs["data"], config.domain)
     measured = read_json(inputs["bench"] / "measurements.json")
     chosen = read_json(inputs["select"] / "choice.json")["selected"]
@@ -50,7 +50,7 @@ def pack(config: PackConfig, inputs: Inputs, out: Path, options: RunOptions) -> 
         student = dict(gathered(inputs, "prune"))[chain]
         text = _text_part(inputs, facts.get("text_space"), load_array(student, "text_map"), Path(scratch), files)
         files[ITEMS] = inputs["data"] / "domains" / config.domain / "items.item"
-        files[POPULAR] = canonical_json([int(r) for r in recent_rows(dataset, POPULAR_ROWS)])
+        files[POPULAR] = canonical_json(_popular(inputs["baselines"], dataset))
         files[GOLDEN] = canonical_json(_golden(config, dataset, files, graphs, facts, text).model_dump(mode="json"))
         evidence = [r for r in measured["models"] if (r["variant"], r["seed"]) == (row["variant"], row["seed"])]
         files[EVIDENCE] = canonical_json({"machine": measured["machine"], "chosen": chosen, "models": evidence})
@@ -76,6 +76,13 @@ def pack(config: PackConfig, inputs: Inputs, out: Path, options: RunOptions) -> 
     size = (out / "bundle.slim").stat().st_size
     options.log(f"{bundle.release}: {size / 1e6:.2f} MB, of it text encoder {text_bytes / 1e6:.2f} MB")
     write_json(out / "pack.json", {"digest": bundle.digest, "size_bytes": size, "text_encoder_bytes": text_bytes})
+
+
+def _popular(baselines: Path, dataset: Dataset) -> list[int]:
+    """Rows by recent popularity, in the window that validation chose; for a history that names no known item."""
+    chosen = read_json(baselines / "baselines.json").get("recent_popularity", {"settings": {"window": 0.1}})
+    counts = recent_popularity(dataset, chosen["settings"]["window"])[1:]
+    return [int(row) + 1 for row in np.argsort(-counts, kind="stable")[:POPULAR_ROWS]]
 
 
 def bundled_graphs(row: Mapping[str, Any], rows: list[dict[str, Any]], facts: Mapping[str, Any]) -> dict[str, str]:

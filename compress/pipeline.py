@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from compress.baselines.baselines import BaselinesConfig, run_baselines
+from compress.baselines.run import BaselinesConfig, train_baselines
 from compress.bench import BenchConfig, bench, bench_fingerprint
 from compress.chain import Chain, gathered_name
 from compress.data.load import DataConfig, load_data, source_digests
@@ -24,16 +24,18 @@ from compress.teacher.transfer import SourceConfig, TargetConfig, train_source, 
 
 STAGES = (
     Stage("data", (), DataConfig, load_data, "shared", fingerprint=source_digests),
-    Stage("baselines", ("data",), BaselinesConfig, run_baselines, "shared"),
+    Stage("baselines", ("data",), BaselinesConfig, train_baselines, "shared"),
     Stage("pretrain", ("data",), PretrainConfig, pretrain, fingerprint=backbone_digests),
     Stage("source", ("data", "pretrain"), SourceConfig, train_source),
     Stage("target", ("data", "source"), TargetConfig, train_target),
     Stage("distil", ("data", "target"), DistilConfig, distil),
     Stage("prune", ("data", "target", "distil"), PruneConfig, prune),
     Stage("quantize", ("data", "prune"), QuantizeConfig, quantize),
-    Stage("bench", ("data", "prune", "quantize"), BenchConfig, bench, "gather", fingerprint=bench_fingerprint),
+    Stage(
+        "bench", ("data", "baselines", "prune", "quantize"), BenchConfig, bench, "gather", fingerprint=bench_fingerprint
+    ),
     Stage("select", ("bench",), SelectConfig, select, "gather"),
-    Stage("pack", ("data", "bench", "select", "prune", "quantize"), PackConfig, pack, "gather"),
+    Stage("pack", ("data", "baselines", "bench", "select", "prune", "quantize"), PackConfig, pack, "gather"),
 )
 
 

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,9 +37,7 @@ def assemble(recipe: Recipe, run: Run) -> Result:
     choice = read_json(run.artifacts["select", None].path / "choice.json")
     with np.load(bench / "ranks.npz", allow_pickle=False) as file:
         ranks = {name: file[name] for name in file.files}
-    baselines = run.artifacts["baselines", None].path
-    rows = measured["models"] + baseline_rows(baselines)
-    ranks |= baseline_ranks(baselines)
+    rows = measured["models"]
     chosen = chosen_variants(rows)
     leaders = {role: _fp32_names(rows, role, variant) for role, variant in chosen.items()}
     shipped = _named(rows, choice["selected"])
@@ -51,7 +48,7 @@ def assemble(recipe: Recipe, run: Run) -> Result:
         recipe=recipe.name,
         commit=commit(),
         machine=measured["machine"],
-        dataset=Dataset.model_validate(data["dataset"]),
+        dataset=_dataset(data),
         protocol=Protocol(split=data["protocol"]["split"], seeds=list(recipe.seeds)),
         models=[Model.model_validate(_model(row, chosen)) for row in rows if row["role"] != "text_encoder"],
         gate=None if gate is None else Gate(**vars(gate)),
@@ -146,17 +143,6 @@ def _model(row: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
     return {**fields, "chosen": chosen.get(row["role"]) == row["variant"]}
 
 
-def baseline_rows(folder: Path) -> list[dict[str, Any]]:
-    """The baselines as rows of the same form."""
-    rows: list[dict[str, Any]] = read_json(folder / "models.json")
-    return rows
-
-
-def baseline_ranks(folder: Path) -> dict[str, NDArray[np.int32]]:
-    with np.load(folder / "ranks.npz", allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
-
-
 def _not_measured(run: Run) -> Iterable[dict[str, str]]:
     for variant, gate in run.gates.items():
         if not gate.passed:
@@ -171,6 +157,11 @@ def _not_measured(run: Run) -> Iterable[dict[str, str]]:
             "what": "cold items on the device",
             "why": "no text encoder was trained for the item vectors of what ships",
         }
+
+
+def _dataset(data: Mapping[str, Any]) -> Dataset:
+    target = data["domains"][data["target"]]
+    return Dataset(name=data["name"], **{key: target[key] for key in ("users", "items", "interactions")})
 
 
 def _stages(run: Run) -> list[StageTime]:

@@ -18,10 +18,11 @@ Score = Callable[[Cases, slice], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting of a model and the scores it gives."""
+    """One setting of a model, the scores it gives, and how many numbers it keeps."""
 
     settings: dict[str, float]
     score: Score
+    params: int
 
 
 class Popularity(Entry):
@@ -30,7 +31,7 @@ class Popularity(Entry):
     name: Literal["popularity"] = "popularity"
 
     def trials(self, data: Dataset) -> Iterator[Trial]:
-        yield Trial({}, _same_for_all(data.popularity))
+        yield Trial({}, _same_for_all(data.popularity), data.n_items)
 
 
 class RecentPopularity(Entry):
@@ -42,11 +43,8 @@ class RecentPopularity(Entry):
     )
 
     def trials(self, data: Dataset) -> Iterator[Trial]:
-        times, rows = data.times[data.train], data.items[data.train]
-        start, end = times.min(), times.max()
         for window in self.windows:
-            recent = np.bincount(rows[times >= end - window * (end - start)], minlength=data.n_items + 1)
-            yield Trial({"window": window}, _same_for_all(recent + data.popularity / (len(rows) + 1)))
+            yield Trial({"window": window}, _same_for_all(recent_popularity(data, window)), data.n_items)
 
 
 class Ease(Entry):
@@ -78,10 +76,18 @@ class Ease(Entry):
         for penalty in self.lambdas:
             weights = np.zeros((data.n_items + 1, data.n_items + 1), dtype=np.float32)
             weights[1:, 1:] = ease_weights(gram, penalty)
-            yield Trial({"lambda": penalty}, _sum_of_rows(weights, self.last))
+            yield Trial({"lambda": penalty}, _sum_of_rows(weights, self.last), data.n_items**2)
 
 
 Baseline = Annotated[Popularity | RecentPopularity | Ease, Field(discriminator="name"), Shorthand]
+
+
+def recent_popularity(data: Dataset, window: float) -> NDArray[np.float64]:
+    """Training events per row in the last share `window` of the training time span, ties broken by all of them."""
+    times, rows = data.times[data.train], data.items[data.train]
+    start, end = times.min(), times.max()
+    recent = np.bincount(rows[times >= end - window * (end - start)], minlength=data.n_items + 1)
+    return np.asarray(recent + data.popularity / (len(rows) + 1), np.float64)
 
 
 def ease_weights(gram: NDArray[np.float64], penalty: float) -> NDArray[np.float64]:

@@ -53,7 +53,12 @@ def train_baselines(config: BaselinesConfig, inputs: Inputs, out: Path, options:
             f"{model.name}: valid ndcg@10 {best_value:.4f} with {best.settings or 'no settings'} "
             f"({time.perf_counter() - started:.1f} s)"
         )
-        report[model.name] = {"settings": best.settings, "valid_ndcg@10": best_value, "trials": trials}
+        report[model.name] = {
+            "settings": best.settings,
+            "params": best.params,
+            "valid_ndcg@10": best_value,
+            "trials": trials,
+        }
     (out / "baselines.json").write_text(json.dumps(report, indent=1, sort_keys=True) + "\n", "utf-8")
 
 

@@ -62,6 +62,7 @@ class Dataset:
     times: NDArray[np.float64]
     split: dict[str, NDArray[Any]]
     segments: dict[str, NDArray[np.bool_]]
+    list_separators: dict[str, str]
 
     @classmethod
     def open(cls, folder: Path, domain: str = "target") -> "Dataset":
@@ -74,7 +75,17 @@ class Dataset:
         texts = items.attributes.pop("text")
         events, split, segments = (_arrays(at / f"{name}.npz") for name in ("events", "split", "segments"))
         users = at.joinpath("users.txt").read_bytes().decode("utf-8").removesuffix("\n").split("\n")
-        return cls(items.ids, items.titles, texts, items.attributes, users, **events, split=split, segments=segments)
+        return cls(
+            items.ids,
+            items.titles,
+            texts,
+            items.attributes,
+            users,
+            **events,
+            split=split,
+            segments=segments,
+            list_separators=described["domains"][domain]["list_separators"],
+        )
 
     @property
     def n_items(self) -> int:
@@ -107,6 +118,11 @@ class Dataset:
         targets = self.split["cold_targets"] if name == "cold" else self.items[stops]
         tail, short = self.segments[f"{name}_tail"], self.segments[f"{name}_short"]
         return Cases(users, targets, tail, short, self.offsets[users], stops, self.items)
+
+
+def domain_names(folder: Path) -> list[str]:
+    """The domains of a `data` artifact."""
+    return list(json.loads((folder / "dataset.json").read_text("utf-8"))["domains"])
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:

