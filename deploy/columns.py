@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -219,8 +220,9 @@ def _parquet_text(cell: object, list_separator: str) -> str:
         return ""
     if isinstance(cell, list):
         return list_separator.join(_parquet_text(part, list_separator) for part in cell)
-    if hasattr(cell, "timestamp"):
-        return repr(cell.timestamp())
+    if isinstance(cell, datetime):
+        # Parquet's times without a zone are UTC; Python would take them for the machine's own zone
+        return repr((cell if cell.tzinfo else cell.replace(tzinfo=UTC)).timestamp())
     if isinstance(cell, bytes):
         return cell.decode("utf-8", "replace")
     if isinstance(cell, float) and math.isfinite(cell):

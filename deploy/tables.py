@@ -18,6 +18,8 @@ TITLE_COLUMNS = ("title", "movie_title", "name")
 ROLES = {"user": "user_id", "item": "item_id", "rating": "rating", "time": "timestamp", "title": ""}
 """What `columns:` may map, with the default column names (a title is looked for in `TITLE_COLUMNS`)."""
 
+_BREAKS = frozenset("\t\n\r")
+
 
 @dataclass(frozen=True)
 class TableFiles:
@@ -95,8 +97,8 @@ def read_interactions(
     timed = _present(table, "time", names, columns)
     rated = _present(table, "rating", names, columns)
     problems = Problems(path)
-    _no_blanks(problems, table, names["user"])
-    _no_blanks(problems, table, names["item"])
+    _check_ids(problems, table, names["user"])
+    _check_ids(problems, table, names["item"])
     if known_items is not None:
         for row, item in enumerate(items):
             if item and item not in known_items:
@@ -130,7 +132,7 @@ def read_items(path: Path, columns: Mapping[str, str] | None = None, list_separa
         table.need(names["title"], "the title of each item")
     title_column = names["title"] or next((name for name in TITLE_COLUMNS if name in table.values), None)
     problems = Problems(path)
-    _no_blanks(problems, table, names["item"])
+    _check_ids(problems, table, names["item"])
     first: dict[str, int] = {}
     for row, item in enumerate(ids):
         if item and first.setdefault(item, row) != row:
@@ -164,10 +166,13 @@ def _present(table: Columns, role: str, names: Mapping[str, str], columns: Mappi
     return names[role] in table.values
 
 
-def _no_blanks(problems: Problems, table: Columns, name: str) -> None:
+def _check_ids(problems: Problems, table: Columns, name: str) -> None:
     for row, cell in enumerate(table.values[name]):
         if not cell:
             problems.add("empty id", table.where(row, name), "an id may not be empty (got '')")
+        elif not _BREAKS.isdisjoint(cell):
+            what = f"an id has no tabs or newlines (got {cell[:60]!r})"
+            problems.add("broken id", table.where(row, name), what)
 
 
 def _numbers(problems: Problems, table: Columns, name: str, rule: str) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
 MD5 = "0e33842e24a9c977be4e0107933c0723"  # published beside the archive by GroupLens
 MAX_ZIP_BYTES = 50_000_000
 MAX_MEMBER_BYTES = 50_000_000
-GENRES = [
+GENRES = (
     "unknown",
     "Action",
     "Adventure",
@@ -37,7 +37,7 @@ GENRES = [
     "Thriller",
     "War",
     "Western",
-]
+)
 
 
 def installed_folder() -> Path | None:
