@@ -5,7 +5,7 @@ import io
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -49,13 +49,15 @@ class Problems:
 class Columns:
     """`values` maps each column to its cells, one text per row; `lines` gives each row's place, `unit` its word.
 
-    Text files count 1-based lines, the header included; Parquet counts 1-based rows.
+    Text files count 1-based lines, the header included; Parquet counts 1-based rows. `sequences` names the columns that
+    the file itself says hold several values: `token_seq` and `float_seq`, or a Parquet list.
     """
 
     path: Path
     values: dict[str, list[str]]
     lines: Sequence[int]
     unit: str = "line"
+    sequences: frozenset[str] = frozenset()
 
     def where(self, row: int, column: str) -> str:
         return f"{self.unit} {self.lines[row]}, column {column}"
@@ -145,7 +147,9 @@ def _atomic(path: Path, text: str) -> Columns:
     problems.check()
     while len(rows) > 1 and rows[-1] == [""] and len(names) > 1:
         rows.pop()
-    return _table(path, names, rows[1:], range(2, len(rows) + 1))
+    table = _table(path, names, rows[1:], range(2, len(rows) + 1))
+    kinds = [cell.rpartition(":")[2] for cell in rows[0]]
+    return replace(table, sequences=frozenset(n for n, k in zip(names, kinds, strict=True) if k.endswith("_seq")))
 
 
 def _csv(path: Path, text: str) -> Columns:
@@ -212,7 +216,8 @@ def _parquet(path: Path, list_separator: str) -> Columns:
                 problems.add("long field", f"row {row}, column {name}", what)
         values[name] = cells
     problems.check()
-    return Columns(path, values, range(1, table.num_rows + 1), unit="row")
+    lists = frozenset(column.name for column in table.schema if pa.types.is_list(column.type))
+    return Columns(path, values, range(1, table.num_rows + 1), unit="row", sequences=lists)
 
 
 def _parquet_text(cell: object, list_separator: str) -> str:

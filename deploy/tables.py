@@ -54,13 +54,15 @@ class Interactions:
 class Items:
     """The catalogue in file order. `attributes` holds every other column as text; `titles` are ids where no title is.
 
-    `title_column` is the title's name in the file, None where the file has no title.
+    `title_column` is the title's name in the file, None where the file has no title. `sequences` names the attributes
+    that the file's own types say hold several values.
     """
 
     ids: list[str]
     titles: list[str]
     attributes: dict[str, list[str]]
     title_column: str | None
+    sequences: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -141,7 +143,8 @@ def read_items(path: Path, columns: Mapping[str, str] | None = None, list_separa
     problems.check()
     used = {names["item"], title_column}
     attributes = {name: cells for name, cells in table.values.items() if name not in used}
-    return Items(ids, list(table.values[title_column]) if title_column else list(ids), attributes, title_column)
+    titles = table.values[title_column] if title_column else ids
+    return Items(ids, list(titles), attributes, title_column, table.sequences & set(attributes))
 
 
 def write_items(path: Path, ids: Sequence[str], titles: Sequence[str], attributes: Mapping[str, Sequence[str]]) -> None:

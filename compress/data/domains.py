@@ -1,7 +1,7 @@
 """From a source's tables to one domain: its items, their text, and its users' events in order."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from string import Formatter
 
 import numpy as np
@@ -130,7 +130,9 @@ def take_items(items: Items, mask: NDArray[np.bool_]) -> Items:
     """The items of `mask` bool (items,), in order."""
     kept = np.flatnonzero(mask).tolist()
     attributes = {name: [cells[i] for i in kept] for name, cells in items.attributes.items()}
-    return Items([items.ids[i] for i in kept], [items.titles[i] for i in kept], attributes, items.title_column)
+    return replace(
+        items, ids=[items.ids[i] for i in kept], titles=[items.titles[i] for i in kept], attributes=attributes
+    )
 
 
 def events_on(

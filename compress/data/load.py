@@ -17,6 +17,8 @@ from deploy.errors import UsageError
 from deploy.tables import Items, write_items
 
 TARGET = "target"
+OWN_COLUMNS = frozenset({"item_id", "title", "text"})
+"""What `items.item` fills itself: a source's column of that name feeds the template and is not kept beside it."""
 PROTOCOL_NAMES = {"leave_one_out": "leave-one-out", "time": "time"}
 
 
@@ -100,7 +102,9 @@ def _domain(config: DataConfig, name: str, out: Path, options: RunOptions) -> di
         "items": len(items),
         "interactions": len(events.rows),
         "timed": interactions.timed,
-        "list_separators": dict.fromkeys(sorted(domain.items), domain.list_separator),
+        "list_separators": dict.fromkeys(
+            sorted((items.sequences | set(domain.items)) - OWN_COLUMNS), domain.list_separator
+        ),
         "cold_items": len(cold.items),
         "cases": {"valid": len(division.valid.users), "test": len(division.test.users), "cold": len(cold.users)},
         "dropped": dropped,
@@ -118,7 +122,7 @@ def _item_ids(config: DataConfig, name: str) -> set[str]:
 
 def _write(out: Path, items: Items, texts: list[str], events: Events, division: Division, cold: Cold) -> None:
     out.mkdir(parents=True)
-    attributes = {name: cells for name, cells in items.attributes.items() if name not in ("text", "title", "item_id")}
+    attributes = {name: cells for name, cells in items.attributes.items() if name not in OWN_COLUMNS}
     write_items(out / "items.item", items.ids, items.titles, {"text": texts, **attributes})
     out.joinpath("users.txt").write_bytes("".join(f"{user}\n" for user in events.users).encode("utf-8"))
     np.savez(out / "events.npz", offsets=events.offsets, items=events.rows, times=events.times)

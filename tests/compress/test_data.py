@@ -75,6 +75,7 @@ def test_leave_one_out_on_disk(shop: Path, tmp_path: Path) -> None:
     assert described["protocol"] == {"split": "leave-one-out", "ranking": "full", "seen_excluded": True}
     assert described["domains"]["target"]["dropped"]["short_users"] == 1
     assert described["name"] == "shop"
+    assert data.list_separators == {"class": " "}  # its type is token_seq
 
 
 def test_domains_filter_by_attribute_and_exclude_each_other(shop: Path, tmp_path: Path) -> None:

@@ -155,6 +155,7 @@ def test_atomic_files_have_no_quoting(tmp_path: Path) -> None:
     assert items.titles == ['"Heat', 'Big "X"']
     assert items.attributes == {"class": ["Crime", "Drama"]}
     assert items.title_column == "movie_title"
+    assert items.sequences == {"class"}
 
 
 def test_without_a_title_the_ids_stand_in(tmp_path: Path) -> None:
