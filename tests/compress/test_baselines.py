@@ -90,6 +90,23 @@ def test_recent_popularity_counts_the_last_window(synthetic: tuple[Path, Path]) 
     assert np.floor(recent_popularity(data, 1.0)).tolist() == data.popularity.tolist()
 
 
+def test_ease_scores_the_last_items_of_the_history(synthetic: tuple[Path, Path]) -> None:
+    data = Dataset.open(synthetic[0])
+    cases = data.cases("test")
+    (three,) = Ease(lambdas=(5.0,), last=3).trials(data)
+    (one,) = Ease(lambdas=(5.0,), last=1).trials(data)
+    x = np.zeros((len(data.users), data.n_items))
+    for user, rows in enumerate(data.train_sequences()):
+        x[user, rows - 1] = 1
+    weights = ease_weights(x.T @ x, 5.0)
+    for trial, last in ((three, 3), (one, 1)):
+        for case in (0, 7):
+            want = weights[cases.seen[case][-last:] - 1].sum(axis=0)
+            found = trial.score(cases, slice(case, case + 1))
+            assert found.dtype == np.float32
+            np.testing.assert_allclose(found[0, 1:], want, atol=1e-5)
+
+
 def test_large_catalogues_are_refused(synthetic: tuple[Path, Path]) -> None:
     with pytest.raises(UsageError, match=r"baselines\.models\.ease.*got 40 items"):
         list(Ease(max_items=39).trials(Dataset.open(synthetic[0])))

@@ -9,12 +9,13 @@ import pytest
 from pydantic import ValidationError
 
 from compress.data.dataset import Dataset, domain_names
-from compress.data.domains import Events
+from compress.data.domains import Events, chosen_items
 from compress.data.load import DataConfig, load_data, source_digests
 from compress.data.segments import short_histories, tail_items
 from compress.data.splits import LeaveOneOut, TimeSplit, make_cold
 from compress.stage import RunOptions
 from deploy.errors import UsageError
+from deploy.tables import Items
 
 ITEMS = "item_id:token\tname:token_seq\tclass:token_seq\n1\tA\tDrama War\n2\tB\tDrama\n3\tC\tWar\n4\tD\tComedy\n"
 HEAD = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
@@ -102,7 +103,7 @@ def test_text_templates(shop: Path, tmp_path: Path) -> None:
 
 def test_min_rating_and_repeats(shop: Path, tmp_path: Path) -> None:
     (shop / "shop.inter").write_text(EVENTS + "v\t2\t5\t8\n")
-    out = run(tmp_path, domains={"target": {"from": str(shop)}}, min_rating=2)
+    out = run(tmp_path, domains={"target": {"from": str(shop)}}, min_rating=4)
     assert Dataset.open(out).items.tolist() == [1, 2, 4, 4, 2, 1]
     dropped = json.loads((out / "dataset.json").read_text())["domains"]["target"]["dropped"]
     assert (dropped["low_ratings"], dropped["repeated_events"]) == (1, 1)
@@ -171,6 +172,21 @@ def test_time_split_by_hand() -> None:
     assert (division.test.users.tolist(), division.test.positions.tolist()) == ([0], [4])
     with pytest.raises(UsageError, match="needs a time column"):
         TimeSplit()(events, False)
+
+
+def test_an_event_on_a_cut_belongs_after_it() -> None:
+    # eleven events at 0..10: the cuts .5 and .8 fall on 5 and 8 themselves
+    events = events_of([(row + 1, float(row)) for row in range(11)])
+    division = TimeSplit(valid_from=0.5, test_from=0.8)(events, True)
+    assert np.flatnonzero(division.train).tolist() == [0, 1, 2, 3, 4]
+    assert division.valid.positions.tolist() == [5]
+    assert division.test.positions.tolist() == [8]
+
+
+def test_an_item_must_match_every_attribute() -> None:
+    columns = {"class": ["War Drama", "War", "Drama"], "year": ["1990", "1991", "1990"]}
+    items = Items(["1", "2", "3"], ["A", "B", "C"], columns, "title")
+    assert chosen_items("x", {"class": ("War",), "year": ("1990",)}, " ", items).tolist() == [True, False, False]
 
 
 def test_cold_items_leave_all_events_and_last_ones_are_asked() -> None:
