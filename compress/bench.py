@@ -19,7 +19,7 @@ from benchmarks.machine import describe_machine, fingerprint
 from benchmarks.measure import Latency, latency, speedup
 from compress.accuracy import DEPTH, accuracy_of
 from compress.chain import Chain, gathered
-from compress.data.dataset import Cases, Dataset
+from compress.data.dataset import SETS, Cases, Dataset
 from compress.models.folder import load_sequence, read_json, write_json
 from compress.models.sequence import SequenceModel
 from compress.stage import Inputs, RunOptions, StageConfig
@@ -126,10 +126,12 @@ def _measure_accuracy(candidate: Candidate, dataset: Dataset) -> dict[str, NDArr
 
 def baseline_rows(folder: Path, dataset: Dataset) -> tuple[list[dict[str, Any]], dict[str, NDArray[np.int32]]]:
     """The baselines' answers as rows of the same form. They are references: nothing of them is exported or timed."""
-    rows, ranks = [], {}
+    rows: list[dict[str, Any]] = []
+    ranks: dict[str, NDArray[np.int32]] = {}
     for name, facts in read_json(folder / "baselines.json").items():
         with np.load(folder / f"{name}.npz", allow_pickle=False) as tops:
-            accuracy, found = accuracy_of(lambda cases_name, _cases, tops=tops: tops[f"{cases_name}_top"], dataset)
+            kept = {set_name: tops[f"{set_name}_top"] for set_name in SETS}
+        accuracy, found = accuracy_of(lambda set_name, _cases, kept=kept: kept[set_name], dataset)  # type: ignore[misc]
         ranks |= {f"{name}/{cases}": values for cases, values in found.items()}
         row = {"name": name, "role": "baseline", "variant": name, "seed": None, "precision": "fp32"}
         rows.append(

@@ -43,7 +43,7 @@ def _users_path(loc: Path, value: Any) -> Path:
     for index, part in enumerate(loc):
         inside = part in value if isinstance(value, dict) else isinstance(part, int) and isinstance(value, list)
         if inside:
-            value = value[part]  # type: ignore[index]
+            value = value[part]
         elif index < len(loc) - 1 or _is_tag(value, part):
             continue
         path.append(part)

@@ -37,4 +37,4 @@ def check_gate(teachers: Sequence[Path], controls: Sequence[Sequence[Path]]) -> 
 def per_user_ndcg(folders: Sequence[Path]) -> NDArray[np.float64]:
     """Validation NDCG@10 of every user, (users,), averaged over the folders (seeds)."""
     ranks = [load_array(folder, "valid_ranks") for folder in folders]
-    return np.mean([ndcg(r, 10) for r in ranks if r is not None], axis=0)
+    return np.asarray(np.mean([ndcg(r, 10) for r in ranks if r is not None], axis=0), np.float64)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from compress.baselines.run import BaselinesConfig, train_baselines
@@ -98,12 +99,16 @@ def run_pipeline(recipe: Recipe, store: Store, options: RunOptions) -> Run:
         if step.stage.name == "pack" and _selected(run) is None:
             continue
         start = time.monotonic()
-        speaking = replace(options, log=lambda line, title=step.title: options.log(f"  {title}: {line}"))
+        speaking = replace(options, log=partial(_say, options, step.title))
         artifact = store.get_or_build(step.stage, step.config, step_inputs(step, run.artifacts), speaking)
         run.artifacts[step.stage.name, step.chain] = artifact
         run.steps.append(step)
         options.log(f"{step.title:<32} " + ("sealed" if artifact.cached else f"{time.monotonic() - start:.1f} s"))
     return run
+
+
+def _say(options: RunOptions, title: str, line: str) -> None:
+    options.log(f"  {title}: {line}")
 
 
 AFTER_GATE = ("distil", "prune", "quantize")

@@ -65,6 +65,8 @@ def windows(sequences: Sequence[NDArray[np.int32]], length: int, shift: np.rando
     first = 0
     for events in sequences:
         n = len(events) - 1
+        if n < 1:
+            continue
         ends = list(range(n, 0, -length))
         if shift is not None and n > length:
             ends = [n, *range(n - int(shift.integers(1, length + 1)), 0, -length)]
@@ -75,7 +77,7 @@ def windows(sequences: Sequence[NDArray[np.int32]], length: int, shift: np.rando
             inputs.append(np.pad(events[start:end], padding))
             targets.append(np.pad(np.where(fresh, events[start + 1 : end + 1], 0), padding))
             positions.append(np.pad(np.where(fresh, first + np.arange(start, end), -1), padding, constant_values=-1))
-        first += max(n, 0)
+        first += n
     shape = (len(inputs), length)
     return Windows(*(np.array(a, np.int64).reshape(shape) for a in (inputs, targets, positions)))
 

@@ -1,8 +1,9 @@
 """Stage `distil`."""
 
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
+from numpy.typing import NDArray
 from pydantic import Field
 
 from benchmarks.accuracy import ndcg
@@ -56,7 +57,7 @@ def write_student(out: Path, student: StudentInTraining, dataset: Dataset, teach
     """A sequence student's model folder, with its validation ranks and the map from text vectors to its item space."""
     model = student.folded()
     ranks = validation_ranks(model, dataset)
-    arrays = {"valid_ranks": ranks}
+    arrays: dict[str, NDArray[Any]] = {"valid_ranks": ranks}
     if student.text_map is not None:
         arrays["text_map"] = student.text_map
     metrics = {"valid_ndcg@10": float(ndcg(ranks, 10).mean())}

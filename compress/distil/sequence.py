@@ -56,6 +56,9 @@ class FoldedTable(nn.Module):
     """Item vectors = text vectors @ map + free vectors. Both fold into one table; items without training events have no
     free vector, so that text alone places them."""
 
+    warm: Tensor
+    text: Tensor | None
+
     def __init__(self, n_items: int, dim: int, warm: Tensor, text: Tensor | None, generator: torch.Generator) -> None:
         super().__init__()
         self.register_buffer("warm", warm.float()[:, None], persistent=False)

@@ -58,10 +58,11 @@ class Block(nn.Module):
         weights = query @ self._split(self.key(normed)).transpose(-1, -2) * self.head_dim**-0.5 + bias
         mixed = self.dropout(weights.softmax(-1)) @ self._split(self.value(normed))
         attended = residual + self.dropout(self.output(mixed.transpose(1, 2).flatten(2)))
-        return attended + self.dropout(self.down(functional.gelu(self.up(self.neuron_norm(attended)))))
+        out: Tensor = attended + self.dropout(self.down(functional.gelu(self.up(self.neuron_norm(attended)))))
+        return out
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
+        return x.view(*x.shape[:-1], self.heads, self.head_dim).transpose(1, 2)
 
 
 class SequenceEncoder(nn.Module):
@@ -81,9 +82,10 @@ class SequenceEncoder(nn.Module):
         steps = torch.arange(length, device=hidden.device)
         distance = (steps[:, None] - steps[None, :]).clamp(min=0)
         future = torch.where(steps[:, None] >= steps[None, :], 0.0, -1e4)
-        for block in self.blocks:
+        for block in self.each_block():
             hidden = block(hidden, (block.distance_bias[:, distance] + future)[None])
-        return self.norm(hidden)
+        after_each: Tensor = self.norm(hidden)
+        return after_each
 
     def last(self, vectors: Tensor, known: Tensor) -> Tensor:
         """vectors (batch, length, dim), padded on the left, known (batch, length) bool -> user vectors (batch, dim).
@@ -96,11 +98,16 @@ class SequenceEncoder(nn.Module):
         future = torch.where(steps[:, None] >= steps[None, :], 0.0, -1e4)
         padding = torch.where(known, 0.0, -1e4)[:, None, None, :]
         hidden = vectors
-        for block in self.blocks[:-1]:
+        *earlier, final = self.each_block()
+        for block in earlier:
             hidden = block(hidden, (block.distance_bias[:, distance] + future)[None] + padding)
-        final = self.blocks[-1]
         bias = final.distance_bias[:, length - 1 - steps][None, :, None, :] + padding
-        return self.norm(final(hidden, bias, hidden[:, -1:]))[:, 0]
+        users: Tensor = self.norm(final(hidden, bias, hidden[:, -1:]))[:, 0]
+        return users
+
+    def each_block(self) -> list[Block]:
+        """The blocks, first to last, as what they are."""
+        return [block for block in self.blocks if isinstance(block, Block)]
 
 
 class SequenceModel(nn.Module):

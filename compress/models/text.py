@@ -119,7 +119,7 @@ class TextEncoder(nn.Module):
         shape = TextShape.model_validate_json((folder / "shapes.json").read_text())
         config = AutoConfig.for_model(**json.loads((folder / "config.json").read_text()))
         config.num_hidden_layers = len(shape.layers)
-        lm = AutoModel.from_config(config, attn_implementation="eager", **_without_pooler(config))
+        lm = AutoModel.from_config(config, attn_implementation="eager", **_without_pooler(config))  # type: ignore[no-untyped-call]
         for layer, block in zip(lm.encoder.layer, shape.layers, strict=True):
             resize_layer(layer, config.hidden_size, block)
         lm.load_state_dict(load_file(folder / "model.safetensors"))

@@ -32,9 +32,9 @@ class GraphBuilder:
         self.nodes.append(helper.make_node(op, list(inputs), names, name=name, **attributes))
         return names[0]
 
-    def constant(self, name: str, value: NDArray[Any] | torch.Tensor) -> str:
+    def constant(self, name: str, value: NDArray[Any] | np.generic | torch.Tensor) -> str:
         array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
-        self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        self.initializers[name] = numpy_helper.from_array(np.asarray(array, order="C"), name)
         return name
 
     def ints(self, *values: int) -> str:
@@ -158,7 +158,7 @@ def _encode(g: GraphBuilder, model: SequenceModel, vectors: str) -> str:
     )
     padding = g.add("Unsqueeze", hidden_or_not, g.ints(1, 2), name="padding")
     hidden = vectors
-    blocks = list(model.encoder.blocks)
+    blocks = model.encoder.each_block()
     for index, block in enumerate(blocks):
         hidden = _block(g, block, hidden, padding, f"block{index}", last=index == len(blocks) - 1)
     user = g.add("Squeeze", hidden, g.ints(1), name="last_hidden")

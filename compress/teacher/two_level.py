@@ -44,6 +44,10 @@ class TwoLevel(Entry):
 class TwoLevelTeacher(nn.Module):
     """The parts in training: the text encoder's trained layers and head, id vectors, sequence encoder."""
 
+    mask: Tensor
+    lower: Tensor
+    bank: Tensor
+
     def __init__(self, config: TwoLevel, text: TextEncoder, dataset: Dataset, encoder: SequenceEncoder | None) -> None:
         super().__init__()
         self.shape = SequenceShape(
