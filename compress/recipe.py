@@ -11,14 +11,14 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from compress.chain import Role
 from compress.explain import explain
-from compress.stage import Stage, StageConfig
+from compress.stage import Seed, Stage, StageConfig
 from deploy.errors import UsageError
 
 MAX_BYTES = 1_000_000
 ROLES: tuple[Role, ...] = ("control", "teacher", "text_encoder", "student")
 """In the order they run: the gate compares teachers with controls before any student starts."""
 
-Seeds = TypeAdapter(Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, max_length=32)])
+Seeds = TypeAdapter(Annotated[tuple[Seed, ...], Field(min_length=1, max_length=32)])
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,13 @@ def load_recipe(path: Path, stages: Sequence[Stage], overrides: Sequence[str] = 
         raise UsageError(f"{path}: not UTF-8 text (byte {error.start})") from error
     except yaml.YAMLError as error:
         raise UsageError(f"{path}: not valid YAML: {error}") from error
+    except RecursionError as error:
+        raise UsageError(f"{path}: nested too deeply to be a recipe") from error
     if not isinstance(raw, dict):
         raise UsageError(f"{path}: a recipe is a mapping of sections (got {type(raw).__name__})")
-    for override in overrides:
-        _override(raw, override)
+    mistakes = [mistake for override in overrides if (mistake := _override(raw, override))]
+    if mistakes:
+        raise UsageError(mistakes)
     return parse_recipe(_absolute(raw, path.parent.absolute()), path.stem, stages)
 
 
@@ -91,21 +94,37 @@ class _Parser:
             if stage.scope != "variant" and (config := self._config(stage, self.raw.get(stage.name, {}), stage.name))
         }
         variants = tuple(self._variants())
+        self._check_roles()
         if self.errors:
             raise UsageError(dict.fromkeys(self.errors))
         return Recipe(name, " ".join(description.split()), seeds, shared, variants)
 
     def _seeds(self) -> tuple[int, ...]:
+        given = self.raw.get("seeds", [0])
         try:
-            return Seeds.validate_python(self.raw.get("seeds", [0]), strict=False)
+            seeds = Seeds.validate_python(given, strict=False)
         except ValidationError:
-            self.errors.append(f"seeds: must be a list of whole numbers from 0 (got {self.raw['seeds']!r})")
-            return ()
+            seeds = ()
+        if not seeds or len(set(seeds)) < len(seeds):
+            self.errors.append(f"seeds: must be a list of 1 to 32 different whole numbers from 0 (got {given!r})")
+        return seeds
+
+    def _check_roles(self) -> None:
+        """A student is compared with a control, which ships in its place where the gate fails; something must ship."""
+        raw = self.raw.get("variants")
+        roles = [own.get("role") for own in raw.values() if isinstance(own, dict)] if isinstance(raw, dict) else []
+        if not roles or any(role not in ROLES for role in roles) or "control" in roles:
+            return
+        if "student" in roles:
+            self.errors.append("variants: a student needs a control to be compared with; add one with role: control")
+        else:
+            self.errors.append("variants: nothing can ship; add one with role: control, or a student and a control")
 
     def _variants(self) -> Iterator[Variant]:
         raw = self.raw.get("variants")
         if not isinstance(raw, dict) or not raw:
-            self.errors.append(f"variants: name at least one, such as `control: {{role: control}}` (got {raw!r})")
+            some = "`control: {role: control, source: none, target: none}`"
+            self.errors.append(f"variants: name at least one, such as {some} (got {raw!r})")
             return
         for name, own in raw.items():
             where = f"variants.{name}"
@@ -126,23 +145,44 @@ class _Parser:
             configs = {}
             for stage in stages:
                 merged = merge(self.raw.get(stage.name, {}), own.get(stage.name, {}))
+                if isinstance(merged, dict) and "seed" in merged:
+                    place = f"{where}." if _states(own.get(stage.name), ("seed",)) else ""
+                    self.errors.append(f"{place}{stage.name}.seed: comes from `seeds` at the top of the recipe")
                 config = self._config(stage, merged, stage.name, own.get(stage.name), where)
                 if config is not None:
                     configs[stage.name] = config
+            if role == "control" and (taught := [name for name, config in configs.items() if config.teaches]):
+                told = ", ".join(f"{name}: none" for name in taught)
+                self.errors.append(f"{where}: a control is trained without a teacher; add {told}")
             if role in ROLES and len(configs) == len(stages):
                 yield Variant(name, role, configs)
 
     def _config(
         self, stage: Stage, value: Any, section: str, own: Any = None, variant: str | None = None
     ) -> StageConfig | None:
+        # a mistake in a default belongs to the section, one in an override to the variant
+        def place(path: tuple[str | int, ...]) -> str:
+            return ".".join([*([variant] if variant and _states(own, path) else []), section, *map(str, path)])
+
         try:
-            return stage.config.model_validate(value)
+            config = stage.config.model_validate(value)
         except ValidationError as error:
-            for path, message in explain(error, stage.config, value):
-                # a mistake in a default belongs to the section, one in an override to the variant
-                place = f"{variant}.{section}" if variant and _states(own, path) else section
-                self.errors.append(".".join([place, *map(str, path)]) + f": {message}")
+            self.errors += [f"{place(path)}: {message}" for path, message in explain(error, stage.config, value)]
             return None
+        if unknown := self._unknown_domain(config):
+            self.errors.append(f"{place(('domain',))}: {unknown}")
+        return config
+
+    def _unknown_domain(self, config: StageConfig) -> str | None:
+        """A stage that is skipped may keep the default name of a domain that this recipe has not."""
+        data = self.raw.get("data")
+        domains = data.get("domains") if isinstance(data, dict) else None
+        name = getattr(config, "domain", None)
+        if not isinstance(domains, dict) or name is None or name in domains:
+            return None
+        if name == type(config).model_fields["domain"].default and not config.teaches:
+            return None
+        return f"no such domain in data.domains; allowed: {', '.join(map(str, domains))} (got {name!r})"
 
 
 def merge(default: Any, own: Any) -> Any:
@@ -164,15 +204,16 @@ def _states(own: Any, path: tuple[str | int, ...]) -> bool:
     return own is not None
 
 
-def _override(raw: dict[str, Any], text: str) -> None:
+def _override(raw: dict[str, Any], text: str) -> str | None:
+    """Apply one `section.field=value`; returns what is wrong with it, None where nothing is."""
     path, equals, value = text.partition("=")
     parts = path.split(".")
     if not equals or not all(parts):
-        raise UsageError(f"--set: expected section.field=value (got {text!r})")
+        return f"--set: expected section.field=value (got {text!r})"
     try:
         parsed = yaml.load(value, _UniqueKeys)
-    except yaml.YAMLError as error:
-        raise UsageError(f"--set {path}: the value is not valid YAML (got {value!r})") from error
+    except (yaml.YAMLError, RecursionError):
+        return f"--set {path}: the value is not valid YAML (got {value!r})"
     node: dict[str, Any] = raw
     for part in parts[:-1]:
         below = node.get(part)
@@ -181,6 +222,7 @@ def _override(raw: dict[str, Any], text: str) -> None:
         node[part] = below if isinstance(below, dict) else {}
         node = node[part]
     node[parts[-1]] = parsed
+    return None
 
 
 def _absolute(raw: dict[str, Any], folder: Path) -> dict[str, Any]:

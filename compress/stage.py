@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Inputs = Mapping[str, Path]
 
@@ -30,6 +30,9 @@ Shorthand = BeforeValidator(_by_name, json_schema_input_type=Any)
 """Lets a recipe write `loss: kl` for `loss: {name: kl}`; put it around a union of entries."""
 
 
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
 class StageConfig(BaseModel):
     """What a stage computes. Every field, the seed included, enters the cache key.
 
@@ -39,7 +42,12 @@ class StageConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     skipped: ClassVar[Mapping[str, Any] | None] = None
-    seed: int = 0
+    seed: Seed = 0
+
+    @property
+    def teaches(self) -> bool:
+        """Whether the stage trains a recommender for others to learn from: what no control may have."""
+        return False
 
     @model_validator(mode="before")
     @classmethod

@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -65,7 +66,7 @@ class Store:
         try:
             seal = json.loads((folder / SEAL).read_text())
             intact = all((folder / name).stat().st_size == f["size"] for name, f in seal["files"].items())
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):  # no seal, or not one that this code wrote
             return None
         return Artifact(folder, seal["digest"], seal["seconds"], True, seal["peak_rss_mb"]) if intact else None
 
@@ -76,9 +77,9 @@ class Store:
         digests = {name: artifact.digest for name, artifact in inputs.items()}
         key = artifact_key(stage, config, digests)
         parent = self.root / stage.name
-        parent.mkdir(exist_ok=True)
         if found := self.find(stage, key):
             return found
+        self._check_writable(parent)
         with FileLock(parent / f"{key}.lock"):
             if found := self.find(stage, key):
                 return found
@@ -101,6 +102,13 @@ class Store:
             _sync(parent)
             shutil.rmtree(partial)
         return Artifact(parent / key, seal["digest"], seal["seconds"], False, seal["peak_rss_mb"])
+
+    def _check_writable(self, folder: Path) -> None:
+        try:
+            folder.mkdir(exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise UsageError(f"store: cannot write here: {error.strerror} (got {self.root})") from error
 
     def entries(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         """All sealed artifacts with their seals, oldest use first."""

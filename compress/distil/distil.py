@@ -22,6 +22,7 @@ from compress.models.text import TextEncoder
 from compress.stage import Inputs, RunOptions, Shorthand, Skip, StageConfig
 from compress.store import file_sha256, link_tree
 from compress.training import Training, seed_everything, validation_ranks
+from deploy.errors import UsageError
 
 
 class DistilConfig(StageConfig):
@@ -78,7 +79,7 @@ def text_space(teacher: Path) -> str | None:
 def teacher_text(teacher: Path) -> TextEncoder:
     encoder = load_text(teacher)
     if encoder is None:
-        raise ValueError("a text student needs a teacher with a text part: give the variant a backbone")
+        raise UsageError("distil.student: a text student needs a teacher with a text part; give the variant a backbone")
     return encoder
 
 

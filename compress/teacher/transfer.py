@@ -32,6 +32,10 @@ class SourceConfig(StageConfig):
     method: Annotated[TwoLevel | Skip, Field(discriminator="name"), Shorthand] = TwoLevel()
     domain: str = "source"
 
+    @property
+    def teaches(self) -> bool:
+        return isinstance(self.method, TwoLevel)
+
 
 class TargetConfig(StageConfig):
     """The teacher on the target domain, and how many of its scores students may read."""
@@ -41,6 +45,10 @@ class TargetConfig(StageConfig):
     method: Annotated[TwoLevel | Frozen | Skip, Field(discriminator="name"), Shorthand] = TwoLevel()
     domain: str = "target"
     cached_scores: PositiveInt = 100  # best items kept per training position
+
+    @property
+    def teaches(self) -> bool:
+        return isinstance(self.method, TwoLevel)
 
 
 def train_source(config: SourceConfig, inputs: Inputs, out: Path, options: RunOptions) -> None:
