@@ -1,0 +1,110 @@
+"""A small world of films and one chain of every role through it, built once: what the tests of the stages look at."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compress.baselines.run import BaselinesConfig, train_baselines
+from compress.data.dataset import Dataset
+from compress.data.load import DataConfig, load_data
+from compress.distil.distil import DistilConfig, distil
+from compress.prune.prune import PruneConfig, prune
+from compress.quantize.quantize import QuantizeConfig, quantize
+from compress.stage import RunOptions, StageConfig
+from compress.teacher.pretrain import PretrainConfig, pretrain
+from compress.teacher.transfer import SourceConfig, TargetConfig, train_source, train_target
+
+WORLD = {"name": "synthetic", "items": 80, "users": 80}
+TEXT = "{movie_title}. {class}, {release_year}"
+TRAINING = {"epochs": 6, "warmup_epochs": 0, "learning_rate": 5e-3}
+TWO_LEVEL = {
+    "name": "two_level",
+    "dim": 16,
+    "blocks": 1,
+    "heads": 2,
+    "neurons": 32,
+    "max_history": 10,
+    "frozen_epochs": 1,
+    "texts_per_step": 16,
+    "trained_layers": 1,
+    "training": TRAINING,
+}
+STUDENT = {"dim": 8, "blocks": 2, "heads": 2, "neurons": 16, "max_history": 10}
+PER_ROW = [{"name": "int8_per_row"}]
+
+Run = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """build(stage function, config, **inputs) -> the folder it wrote."""
+
+    def run(stage: Callable[..., None], config: StageConfig, **inputs: Path) -> Path:
+        out = tmp_path_factory.mktemp(stage.__name__)
+        stage(config, inputs, out, RunOptions(threads=1))
+        return out
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def film_data(build: Run) -> Path:
+    """A `data` artifact: `source` (Action), `target` (Drama), 40 films each, a tenth of them cold."""
+    domains = {
+        name: {"from": WORLD, "items": {"class": [genre]}, "text": TEXT}
+        for name, genre in (("source", "Action"), ("target", "Drama"))
+    }
+    return build(load_data, DataConfig.model_validate({"domains": domains, "cold_fraction": 0.1}))
+
+
+@pytest.fixture(scope="session")
+def film_dataset(film_data: Path) -> Dataset:
+    return Dataset.open(film_data)
+
+
+@pytest.fixture(scope="session")
+def film_teacher(build: Run, film_data: Path) -> dict[str, Path]:
+    """The teacher's model folders: `pretrain`, `source`, `target`."""
+    objective = {"name": "masked_lm", "epochs": 8, "learning_rate": 2e-3, "batch_size": 16}
+    settings = {"backbone": {"name": "random", "layers": 3}, "objective": objective, "max_tokens": 16}
+    made = {"pretrain": build(pretrain, PretrainConfig.model_validate(settings), data=film_data)}
+    made["source"] = build(
+        train_source, SourceConfig.model_validate({"method": TWO_LEVEL}), data=film_data, pretrain=made["pretrain"]
+    )
+    target = TargetConfig.model_validate({"method": TWO_LEVEL, "cached_scores": 10})
+    made["target"] = build(train_target, target, data=film_data, source=made["source"])
+    return made
+
+
+@pytest.fixture(scope="session")
+def film_inputs(build: Run, film_data: Path, film_teacher: dict[str, Path]) -> dict[str, Path]:
+    """What the gathering stages get: `data`, `baselines`, and distil, prune and quantize of four chains."""
+    made = {"data": film_data, "baselines": build(train_baselines, BaselinesConfig(), data=film_data)}
+    nothing = build(pretrain, PretrainConfig.model_validate("none"), data=film_data)
+    text = {"name": "text", "layers": 2, "training": {"epochs": 10}}
+    chains: list[tuple[str, Path, Any, Any, Any]] = [
+        ("control:control:0", nothing, {"student": STUDENT, "training": TRAINING}, "none", {"history": PER_ROW}),
+        ("teacher:teacher:0", film_teacher["target"], "none", "none", "none"),
+        ("text_encoder:text:0", film_teacher["target"], {"student": text}, {"text": {"recovery": {"epochs": 5}}}, {}),
+        (
+            "student:student:0",
+            film_teacher["target"],
+            {"student": STUDENT, "training": TRAINING},
+            {"sequence": {"keep_layers": 1, "recovery": {"epochs": 2}}},
+            {},
+        ),
+    ]
+    for chain, target, distilled, pruned, quantized in chains:
+        if isinstance(pruned, dict):
+            pruned = {part: {"name": "structured", **settings} for part, settings in pruned.items()}
+        if "student" in distilled and "name" not in distilled["student"]:
+            distilled = {**distilled, "student": {"name": "sequence", **distilled["student"]}}
+        folder = build(distil, DistilConfig.model_validate(distilled), data=film_data, target=target)
+        made[f"distil/{chain}"] = folder
+        folder = build(prune, PruneConfig.model_validate(pruned), data=film_data, target=target, distil=folder)
+        made[f"prune/{chain}"] = folder
+        folder = build(quantize, QuantizeConfig.model_validate(quantized), data=film_data, prune=folder)
+        made[f"quantize/{chain}"] = folder
+    return made
