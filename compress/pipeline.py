@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
+from typing import Literal
 
 from compress.baselines.run import BaselinesConfig, train_baselines
 from compress.bench import BenchConfig, bench, bench_fingerprint
@@ -96,7 +96,7 @@ def run_pipeline(recipe: Recipe, store: Store, options: RunOptions) -> Run:
             _ask_gate(recipe, step.chain, run, options)
         if step.chain is not None and step.stage.name in AFTER_GATE and not _may_go_on(step.chain, run):
             continue
-        if step.stage.name == "pack" and _selected(run) is None:
+        if step.stage.name == "pack" and _selected(run.artifacts) is None:
             continue
         start = time.monotonic()
         speaking = replace(options, log=partial(_say, options, step.title))
@@ -132,13 +132,7 @@ BY_NAME = {stage.name: stage for stage in STAGES}
 def _ask_gate(recipe: Recipe, chain: Chain, run: Run, options: RunOptions) -> None:
     if chain.variant in run.gates:
         return
-    teachers = [run.artifacts["target", Chain("student", chain.variant, seed)].path for seed in recipe.seeds]
-    controls: dict[str, list[Path]] = {}
-    for (stage, other), artifact in run.artifacts.items():
-        if stage == "distil" and other is not None and other.role == "control":
-            controls.setdefault(other.variant, []).append(artifact.path)
-    gate = check_gate(teachers, list(controls.values()))
-    run.gates[chain.variant] = gate
+    run.gates[chain.variant] = gate = _gate(recipe, chain.variant, run.artifacts)
     verdict = "passed" if gate.passed else "failed: no distillation; the compressed control ships"
     options.log(
         f"teacher gate of {chain.variant}: teacher {gate.teacher_valid:.4f}, control {gate.control_valid:.4f}, "
@@ -146,21 +140,33 @@ def _ask_gate(recipe: Recipe, chain: Chain, run: Run, options: RunOptions) -> No
     )
 
 
+def _gate(recipe: Recipe, variant: str, artifacts: Mapping[tuple[str, Chain | None], Artifact]) -> GateReport:
+    """Raises KeyError where a teacher or a control is not there yet."""
+    teachers = [artifacts["target", Chain("student", variant, seed)].path for seed in recipe.seeds]
+    controls = [
+        [artifacts["distil", Chain("control", other.name, seed)].path for seed in recipe.seeds]
+        for other in recipe.variants
+        if other.role == "control"
+    ]
+    return check_gate(teachers, controls)
+
+
 def _may_go_on(chain: Chain, run: Run) -> bool:
     return chain.role != "student" or run.gates[chain.variant].passed
 
 
-def _selected(run: Run) -> str | None:
-    selected: str | None = read_json(run.artifacts["select", None].path / "choice.json")["selected"]
+def _selected(artifacts: Mapping[tuple[str, Chain | None], Artifact]) -> str | None:
+    selected: str | None = read_json(artifacts["select", None].path / "choice.json")["selected"]
     return selected
 
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """`state` is sealed, to run, or waits (an input is not there yet, so that its key is not known)."""
+    """`state` is sealed, to run, waits (an input is not there yet, so that its key is not known), or left out (its
+    teacher failed the gate, or nothing was selected)."""
 
     title: str
-    state: str
+    state: Literal["sealed", "to run", "waits", "left out"]
     seconds: float | None
     peak_rss_mb: float | None
 
@@ -169,14 +175,18 @@ def plan(recipe: Recipe, store: Store) -> Iterator[PlannedStep]:
     """What a run would find and what it would build; times and memory as sealed, or as like steps took before."""
     artifacts: dict[tuple[str, Chain | None], Artifact] = {}
     past = store.past()
+    chains = 0
     for step in steps(recipe):
+        if _is_left_out(step, recipe, artifacts):
+            yield PlannedStep(step.title, "left out", 0.0, 0.0)
+            continue
+        chains += step.stage.name == "quantize"
         try:
             inputs = step_inputs(step, artifacts)
         except KeyError:
             inputs = None
-        if inputs is not None and step.stage.scope == "gather":
-            chains = sum(1 for other in steps(recipe) if other.stage.name == "quantize")
-            inputs = inputs if sum(name.startswith("quantize/") for name in inputs) in (0, chains) else None
+        if inputs is not None and "quantize" in step.stage.inputs:
+            inputs = inputs if sum(name.startswith("quantize/") for name in inputs) == chains else None
         found = None
         if inputs is not None:
             key = artifact_key(step.stage, step.config, {name: a.digest for name, a in inputs.items()})
@@ -187,5 +197,15 @@ def plan(recipe: Recipe, store: Store) -> Iterator[PlannedStep]:
         else:
             like = past.get(step.stage.name, {})
             before = like.get(config_digest(step.config)) or like.get("")
-            state = "waits" if inputs is None else "to run"
+            state: Literal["waits", "to run"] = "waits" if inputs is None else "to run"
             yield PlannedStep(step.title, state, before and before[0], before and before[1])
+
+
+def _is_left_out(step: Step, recipe: Recipe, artifacts: Mapping[tuple[str, Chain | None], Artifact]) -> bool:
+    """Whether a run would skip the step, as far as what is sealed tells."""
+    try:
+        if step.chain is not None and step.chain.role == "student" and step.stage.name in AFTER_GATE:
+            return not _gate(recipe, step.chain.variant, artifacts).passed
+        return step.stage.name == "pack" and _selected(artifacts) is None
+    except KeyError:
+        return False

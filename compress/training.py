@@ -87,11 +87,12 @@ def fit(
     groups: Sequence[tuple[Sequence[nn.Parameter], float]],
     training: Training,
     epoch: Callable[[int], Iterator[Tensor]],
-    validate: Callable[[], float],
+    validate: Callable[[int], float],
     options: RunOptions,
     what: str,
 ) -> Fit:
-    """Train and leave `module` in the state that validated best. `epoch(number)` yields one epoch's losses.
+    """Train and leave `module` in the state that validated best. `epoch(number)` yields one epoch's losses,
+    `validate(number)` gives NDCG@10 after it (0: before the first).
 
     `groups` pairs parameters with the factor on the learning rate. The untrained state competes too, so that training
     that only hurts changes nothing.
@@ -101,7 +102,7 @@ def fit(
         weight_decay=training.weight_decay,
     )
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    best, best_epoch, state = validate(), 0, _copy(module)
+    best, best_epoch, state = validate(0), 0, _copy(module)
     curve, stale = [(0, math.nan, best)], 0
     for number in options.progress(range(1, training.epochs + 1), what, training.epochs):
         for group in optimizer.param_groups:
@@ -116,7 +117,7 @@ def fit(
             losses.append(float(loss.detach()))
         if number % training.validate_every and number != training.epochs:
             continue
-        value = validate()
+        value = validate(number)
         curve.append((number, float(np.mean(losses)), value))
         if value > best:
             best, best_epoch, state, stale = value, number, _copy(module), 0

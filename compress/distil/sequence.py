@@ -143,7 +143,9 @@ def train_student(
             yield student_loss(student, cut.batch(index), teaching, loss, training.label_smoothing)
 
     groups = [(list(student.parameters()), 1.0)]
-    return fit(student, groups, training, epoch, lambda: validation_ndcg(student.folded(), dataset), options, what)
+    return fit(
+        student, groups, training, epoch, lambda _number: validation_ndcg(student.folded(), dataset), options, what
+    )
 
 
 def student_loss(

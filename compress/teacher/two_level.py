@@ -37,7 +37,8 @@ class TwoLevel(Entry):
     trained_layers: NonNegativeInt = 2
     texts_per_step: PositiveInt = 64
     text_learning_rate_factor: PositiveFloat = 0.05
-    frozen_epochs: NonNegativeInt = 10  # epochs before the LM starts to move
+    frozen_epochs: NonNegativeInt = 2  # epochs before the LM starts to move, so that its first gradients mean something
+    text_epochs: NonNegativeInt = 6  # epochs in which the LM moves; then its vectors stay and epochs are cheap
     training: Training = Training()
 
 
@@ -121,13 +122,16 @@ class TwoLevelTeacher(nn.Module):
         sequences = dataset.train_sequences()
         device = self.ids.device
 
+        def moves(number: int) -> bool:
+            return bool(config.trained_layers) and 0 < number - config.frozen_epochs <= config.text_epochs
+
         def epoch(number: int) -> Iterator[Tensor]:
-            self.text.train(number > config.frozen_epochs)
+            self.text.train(moves(number))
             cut = windows(sequences, config.max_history, rng)
             for index in np.array_split(rng.permutation(len(cut.inputs)), -(-len(cut.inputs) // training.batch_size)):
                 inputs, targets, _ = (t.to(device) for t in cut.batch(index))
                 fresh = None
-                if number > config.frozen_epochs and config.trained_layers:
+                if moves(number):
                     fresh = torch.from_numpy(_some_items(targets, config.texts_per_step, rng)).to(device)
                 table = self.table(fresh)
                 users = self.encoder(table[inputs])[targets > 0]
@@ -135,8 +139,9 @@ class TwoLevelTeacher(nn.Module):
                 logits[:, 0] = -1e4
                 yield functional.cross_entropy(logits, targets[targets > 0], label_smoothing=training.label_smoothing)
 
-        def validate() -> float:
-            self.refresh()
+        def validate(number: int) -> float:
+            if moves(number):
+                self.refresh()
             return validation_ndcg(self.folded(), dataset)
 
         text = [p for p in self.text.lm.parameters() if p.requires_grad]
