@@ -126,8 +126,10 @@ def comparisons(
 
 
 def _label(role: str, names: Sequence[str]) -> str:
-    label = names[0].removesuffix("-fp32") if len(names) else role
-    return f"{role} {label}" if role in ("teacher", "student", "control", "baseline") else names[0]
+    if role not in ("teacher", "student", "control", "baseline"):
+        return names[0]
+    variant = names[0].removesuffix("-fp32")
+    return variant if variant.startswith(role) else f"{role} {variant}"
 
 
 def _fp32_names(rows: Iterable[Mapping[str, Any]], role: str, variant: str) -> list[str]:

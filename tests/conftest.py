@@ -5,8 +5,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class TinyRun:
     result: Any
     seconds: float = 0.0
     log: list[str] = field(default_factory=list)
+    watched: list[str] = field(default_factory=list)
 
     def digests(self) -> dict[str, str]:
         """`stage/key` -> content digest of every artifact that owes nothing to a timing."""
@@ -42,14 +43,22 @@ class TinyRun:
 RunTiny = Callable[..., TinyRun]
 
 
-def run_tiny(out: Path, store: Path, *overrides: str) -> TinyRun:
-    """Run the tiny recipe in this process."""
+def run_tiny(out: Path, store: Path, *overrides: str, watch: bool = False) -> TinyRun:
+    """Run the tiny recipe in this process, with a progress bar of its own where somebody watches."""
     from compress.run import run
     from compress.stage import RunOptions
 
     done = TinyRun(out, store, None)
+
+    def progress(items: Iterable[Any], what: str, _total: int | None) -> Iterator[Any]:
+        done.watched.append(what)
+        yield from items
+
+    options = RunOptions(threads=1, log=done.log.append)
+    if watch:
+        options = replace(options, progress=progress)
     start = time.monotonic()
-    done.result = run(TINY, out, overrides=overrides, store=store, options=RunOptions(threads=1, log=done.log.append))
+    done.result = run(TINY, out, overrides=overrides, store=store, options=options)
     done.seconds = time.monotonic() - start
     return done
 
@@ -63,9 +72,9 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
 
 @pytest.fixture(scope="session")
 def second_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
-    """The same once more, with folders of its own."""
+    """The same once more, with folders of its own, and watched."""
     folder = tmp_path_factory.mktemp("second")
-    return run_tiny(folder / "out", folder / "store")
+    return run_tiny(folder / "out", folder / "store", watch=True)
 
 
 @pytest.fixture

@@ -107,11 +107,17 @@ def _train(
 
 
 def _encoder(start: Path, method: TwoLevel) -> SequenceEncoder | None:
-    """The sequence encoder of an earlier domain where the sizes agree: it has seen no item ids, so it transfers."""
+    """The sequence encoder of an earlier domain where all sizes agree: it has seen no item ids, so it transfers."""
     model = load_sequence(start)
-    if model is None or model.shape.dim != method.dim or len(model.shape.blocks) != method.blocks:
+    if model is None:
         return None
-    return model.encoder
+    shape = method.shape(model.shape.n_items)
+    if model.shape.model_copy(update={"dropout": shape.dropout}) != shape:
+        return None
+    with torch.device("meta"):  # takes the weights as they are and draws none
+        encoder = SequenceEncoder(shape)
+    encoder.load_state_dict(model.encoder.state_dict(), assign=True)
+    return encoder
 
 
 @torch.no_grad()

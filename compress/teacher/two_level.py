@@ -41,6 +41,16 @@ class TwoLevel(Entry):
     text_epochs: NonNegativeInt = 6  # epochs in which the LM moves; then its vectors stay and epochs are cheap
     training: Training = Training()
 
+    def shape(self, n_items: int) -> SequenceShape:
+        return SequenceShape(
+            n_items=n_items,
+            dim=self.dim,
+            head_dim=self.dim // self.heads,
+            blocks=(BlockShape(heads=self.heads, neurons=self.neurons),) * self.blocks,
+            max_history=self.max_history,
+            dropout=self.dropout,
+        )
+
 
 class TwoLevelTeacher(nn.Module):
     """The parts in training: the text encoder's trained layers and head, id vectors, sequence encoder."""
@@ -51,14 +61,7 @@ class TwoLevelTeacher(nn.Module):
 
     def __init__(self, config: TwoLevel, text: TextEncoder, dataset: Dataset, encoder: SequenceEncoder | None) -> None:
         super().__init__()
-        self.shape = SequenceShape(
-            n_items=dataset.n_items,
-            dim=config.dim,
-            head_dim=config.dim // config.heads,
-            blocks=(BlockShape(heads=config.heads, neurons=config.neurons),) * config.blocks,
-            max_history=config.max_history,
-            dropout=config.dropout,
-        )
+        self.shape = config.shape(dataset.n_items)
         if text.dim != config.dim or isinstance(text.head, nn.Identity):
             text.head = nn.Linear(text.hidden_size, config.dim, bias=False)
         self.text = text

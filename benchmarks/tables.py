@@ -1,0 +1,103 @@
+"""`make bench`: run recipes with three seeds and write their numbers as small tables with machine, versions and commit.
+
+`python -m benchmarks.tables RECIPE...` starts `slimrec run` for each and writes `benchmarks/results/RECIPE.{json,md}`.
+"""
+
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from statistics import fmean
+
+from benchmarks.result import LatencyRow, Model, Result
+
+RESULTS = Path(__file__).parent / "results"
+SEEDS = "seeds=[0,1,2]"
+
+
+def main(recipes: list[str]) -> None:
+    """Run each recipe (resumable as any run) and write its table."""
+    for recipe in recipes:
+        out = Path("runs") / f"{recipe}-seeds"
+        command = [sys.executable, "-m", "deploy", "run", recipe, "--set", SEEDS, "--out", str(out)]
+        subprocess.run(command, check=True)
+        result = Result.model_validate_json((out / "result.json").read_text("utf-8"))
+        write_tables(recipe, result)
+
+
+def write_tables(recipe: str, result: Result) -> None:
+    """The whole result as JSON, and the table that the README shows."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{recipe}.json").write_text(result.to_json(indent=1) + "\n", encoding="utf-8")
+    (RESULTS / f"{recipe}.md").write_text(markdown(result), encoding="utf-8")
+
+
+def markdown(result: Result) -> str:
+    """One row per variant and precision: mean over seeds, latency of the first seed, then what was compared."""
+    lines = [
+        "| model | role | NDCG@10 valid | NDCG@10 test | recall@10 test | MB | p50 ms | x teacher cached | x teacher text |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    groups: dict[tuple[str, str], list[Model]] = defaultdict(list)
+    for model in result.models:
+        precision = model.name.rpartition("-")[2] if model.role != "baseline" else "fp32"
+        groups[model.variant, precision].append(model)
+    for (variant, precision), models in groups.items():
+        lines.append(_row(variant, precision, models, result))
+    lines += ["", *_notes(result)]
+    return "\n".join(lines) + "\n"
+
+
+def _row(variant: str, precision: str, models: list[Model], result: Result) -> str:
+    first = models[0]
+    row = next((r for r in first.latency if (r.path, r.runtime, r.device) == ("cached", "onnxruntime", "cpu")), None)
+    shipped = any(model.name == result.selected for model in models)
+    name = variant if first.role == "baseline" else f"{variant} {precision}"
+    cells = [
+        f"**{name}** (ships)" if shipped else name,
+        first.role + (" *" if first.chosen else ""),
+        f"{fmean(model.accuracy.valid.ndcg_10 or 0.0 for model in models):.4f}",
+        f"{fmean(model.accuracy.test.ndcg_10 or 0.0 for model in models):.4f}",
+        f"{fmean(model.accuracy.test.recall_10 or 0.0 for model in models):.4f}",
+        f"{first.size_bytes / 1e6:.2f}" if row else "",
+        f"{row.p50_ms:.3f}" if row else "",
+        _times(row, "ratio_to_teacher"),
+        _times(row, "ratio_to_teacher_text"),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _times(row: LatencyRow | None, name: str) -> str:
+    ratio = getattr(row, name) if row else None
+    return f"{ratio.median:.1f}" if ratio else ""
+
+
+def _notes(result: Result) -> list[str]:
+    machine, data = result.machine, result.dataset
+    notes = [
+        f"{data.name}: {data.users} users, {data.items} items, {data.interactions} interactions; "
+        f"{result.protocol.split}, full ranking, seen items excluded; means over seeds {result.protocol.seeds}; "
+        "* chosen by validation among its role.",
+    ]
+    for found in result.comparisons:
+        low, high = found.ci95
+        verdict = "a tie" if low <= 0 <= high else ("higher" if low > 0 else "lower")
+        notes.append(f"- {found.a} - {found.b}: {found.difference:+.4f} [{low:+.4f}, {high:+.4f}], {verdict}")
+    if result.gate:
+        word = "passed" if result.gate.passed else "failed"
+        notes.append(
+            f"- teacher gate {word}: {result.gate.teacher_valid:.4f} against the control's "
+            f"{result.gate.control_valid:.4f} on validation"
+        )
+    if result.transfer_ratio is not None:
+        notes.append(f"- transfer ratio {result.transfer_ratio:.2f}")
+    if result.bundle:
+        size, text = result.bundle.size_bytes / 1e6, result.bundle.text_encoder_bytes / 1e6
+        notes.append(f"- bundle {size:.2f} MB, of it the text encoder {text:.2f} MB")
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    notes.append(f"- {machine.cpu}, {machine.cores} cores; {versions}; commit {result.commit}")
+    return notes
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
