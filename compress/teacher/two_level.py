@@ -129,6 +129,8 @@ class TwoLevelTeacher(nn.Module):
             return bool(config.trained_layers) and 0 < number - config.frozen_epochs <= config.text_epochs
 
         def epoch(number: int) -> Iterator[Tensor]:
+            if moves(number - 1) and not moves(number):
+                self.refresh()  # what stays is what the texts now read as, without dropout
             self.text.train(moves(number))
             cut = windows(sequences, config.max_history, rng)
             for index in np.array_split(rng.permutation(len(cut.inputs)), -(-len(cut.inputs) // training.batch_size)):

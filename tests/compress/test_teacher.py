@@ -12,13 +12,15 @@ from torch import Tensor
 
 from compress.data.dataset import Dataset, domain_names
 from compress.models.folder import load_array, load_sequence, load_text, model_facts, read_json
+from compress.models.sequence import SequenceModel
 from compress.models.text import TextEncoder
 from compress.stage import RunOptions
+from compress.teacher import two_level
 from compress.teacher.backbone import Pretrained, RandomBert, word_tokenizer
 from compress.teacher.pretrain import PretrainConfig, backbone_digests, mask_tokens, pretrain
 from compress.teacher.transfer import SourceConfig, TargetConfig, train_source, train_target
 from compress.teacher.two_level import TwoLevel, TwoLevelTeacher
-from compress.training import Training, seed_everything, validation_ranks
+from compress.training import Training, seed_everything, validation_ndcg, validation_ranks
 
 Run = Callable[..., Path]
 OPTIONS = RunOptions(threads=1)
@@ -32,7 +34,7 @@ SMALL = TwoLevel(
     trained_layers=1,
     texts_per_step=16,
     frozen_epochs=0,
-    training=Training(epochs=3, warmup_epochs=0, learning_rate=5e-3, validate_every=1),
+    training=Training(epochs=6, warmup_epochs=0, learning_rate=5e-3, validate_every=1),
 )
 
 
@@ -62,9 +64,7 @@ def test_pretraining_lowers_the_held_out_loss(film_teacher: dict[str, Path]) -> 
     assert metrics["held_out_loss_before"] == pytest.approx(math.log(vocabulary), abs=0.5)
 
 
-def test_pretraining_moves_the_last_layers_alone(
-    build: Run, film_data: Path, film_teacher: dict[str, Path]
-) -> None:
+def test_pretraining_moves_the_last_layers_alone(build: Run, film_data: Path, film_teacher: dict[str, Path]) -> None:
     texts = sorted({t for domain in domain_names(film_data) for t in Dataset.open(film_data, domain).texts})
     start, end = RandomBert(layers=3)(texts, 16, 0), text_of(film_teacher["pretrain"])
     assert same(weights(start, "encoder.layer.0."), weights(end, "encoder.layer.0."))
@@ -168,7 +168,7 @@ def test_training_moves_the_trained_layers_and_leaves_frozen_ones_bit_identical(
 def test_frozen_epochs_leave_the_lm_alone(
     teacher: TwoLevelTeacher, film_teacher: dict[str, Path], film_dataset: Dataset
 ) -> None:
-    config = SMALL.model_copy(update={"frozen_epochs": 3})
+    config = SMALL.model_copy(update={"frozen_epochs": 6})
     found = teacher.train_two_level(config, film_dataset, np.random.default_rng(0), OPTIONS, "teacher")
     assert found.best_epoch > 0
     assert same(weights(text_of(film_teacher["pretrain"]), ""), weights(teacher.text, ""))
@@ -192,6 +192,37 @@ def test_after_training_the_bank_holds_the_texts_as_they_now_read(
     free = teacher.ids.detach()[1:].numpy()
     np.testing.assert_allclose(teacher.folded().item_table.detach()[1:], expected + free, atol=1e-5)
     assert not teacher.folded().item_table.detach()[0].any()
+
+
+@pytest.mark.parametrize(("text_epochs", "validate_every"), [(6, 1), (3, 2), (1, 3)])
+def test_the_state_kept_is_the_one_that_was_validated(
+    teacher: TwoLevelTeacher, film_dataset: Dataset, text_epochs: int, validate_every: int
+) -> None:
+    """Also where the LM's last moving epoch is not validated itself."""
+    training = SMALL.training.model_copy(update={"validate_every": validate_every})
+    config = SMALL.model_copy(update={"text_epochs": text_epochs, "training": training})
+    found = teacher.train_two_level(config, film_dataset, np.random.default_rng(0), OPTIONS, "teacher")
+    assert found.best_epoch > text_epochs or text_epochs == 6
+    assert validation_ndcg(teacher.folded(), film_dataset) == found.best
+
+
+def test_the_bank_is_fresh_whenever_the_lm_has_stopped(
+    teacher: TwoLevelTeacher, film_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = SMALL.training.model_copy(update={"validate_every": 2})
+    config = SMALL.model_copy(update={"text_epochs": 1, "training": training})
+    validated = []
+
+    def validate(model: SequenceModel, dataset: Dataset) -> float:
+        bank = teacher.bank.clone()
+        teacher.refresh()
+        validated.append(float((teacher.bank - bank).abs().max()))
+        teacher.bank.copy_(bank)
+        return validation_ndcg(model, dataset)
+
+    monkeypatch.setattr(two_level, "validation_ndcg", validate)
+    teacher.train_two_level(config, film_dataset, np.random.default_rng(0), OPTIONS, "teacher")
+    assert validated == pytest.approx([0.0] * 4, abs=1e-6)
 
 
 def test_fresh_items_carry_the_gradient_and_are_written_back(teacher: TwoLevelTeacher) -> None:
