@@ -1,0 +1,163 @@
+"""The stage `prune`: smaller, still exportable models whose quality a short training brings back."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from compress.data.dataset import Dataset
+from compress.distil.distil import catalogue_texts, text_space
+from compress.models.folder import load_array, load_sequence, load_text, model_facts, read_json, write_model
+from compress.models.sequence import SequenceModel
+from compress.models.text import TextEncoder
+from compress.prune.prune import PruneConfig, prune
+from compress.teacher.backbone import RandomBert
+from compress.training import validation_ndcg
+
+Run = Callable[..., Path]
+CRITERIA = pytest.mark.parametrize("criterion", ["magnitude", "first_order"])
+STUDENT, TEXT, CONTROL = "distil/student:student:0", "distil/text_encoder:text:0", "distil/control:control:0"
+
+
+@pytest.fixture(scope="module")
+def pruned(build: Run, film_data: Path, film_teacher: dict[str, Path], film_inputs: dict[str, Path]) -> Run:
+    """pruned(which model, part=its settings) -> the pruned model's folder; `none` for what is not named."""
+
+    def run(model: str, **parts: Any) -> Path:
+        named = {part: {"name": "structured", **settings} for part, settings in parts.items()}
+        config = PruneConfig.model_validate({"sequence": "none", "text": "none"} | named)
+        return build(prune, config, data=film_data, target=film_teacher["target"], distil=film_inputs[model])
+
+    return run
+
+
+def sequence_of(folder: Path) -> SequenceModel:
+    model = load_sequence(folder)
+    assert model is not None
+    return model
+
+
+def text_of(folder: Path) -> TextEncoder:
+    encoder = load_text(folder)
+    assert encoder is not None
+    return encoder
+
+
+def size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def block_size(dim: int, head_dim: int, heads: int, neurons: int, max_history: int) -> int:
+    inner = heads * head_dim
+    attention = 3 * (dim * inner + inner) + inner * dim + dim + heads * max_history
+    return attention + dim * neurons + neurons + neurons * dim + dim + 4 * dim
+
+
+@CRITERIA
+def test_a_sequence_models_shapes_shrink_and_training_brings_quality_back(
+    pruned: Run, film_inputs: dict[str, Path], film_dataset: Dataset, criterion: str
+) -> None:
+    cut: dict[str, Any] = {"criterion": criterion, "keep_layers": 1, "keep_heads": 0.5, "keep_neurons": 0.25}
+    bare = pruned(CONTROL, sequence=cut | {"recovery": {"epochs": 0}})
+    recovery = {"epochs": 12, "learning_rate": 5e-3, "warmup_epochs": 0}
+    recovered = pruned(CONTROL, sequence=cut | {"recovery": recovery})
+    before = sequence_of(film_inputs[CONTROL])
+    assert size(before.encoder) == 2 * block_size(8, 4, 2, 16, 10) + 2 * 8
+    for folder in (bare, recovered):
+        model = sequence_of(folder)
+        ((heads, neurons),) = {(block.heads, block.neurons) for block in model.shape.blocks}
+        assert (len(model.shape.blocks), heads, neurons) == (1, 1, 4)
+        assert size(model.encoder) == block_size(8, 4, 1, 4, 10) + 2 * 8
+        assert model.item_table.shape == before.item_table.shape
+        quality = read_json(folder / "metrics.json")["valid_ndcg@10"]
+        assert validation_ndcg(model, film_dataset) == pytest.approx(quality)
+    torch.testing.assert_close(sequence_of(bare).item_table, before.item_table, atol=1e-5, rtol=0)
+    quality = [read_json(folder / "metrics.json")["valid_ndcg@10"] for folder in (bare, recovered)]
+    assert quality[1] > quality[0]
+
+
+def test_what_folds_texts_into_the_students_items_stays(
+    pruned: Run, film_teacher: dict[str, Path], film_dataset: Dataset
+) -> None:
+    """After recovery the map has moved, and cold items are still text through it."""
+    folder = pruned(STUDENT, sequence={"recovery": {"epochs": 2}})
+    vectors, text_map = load_array(film_teacher["target"], "item_vectors"), load_array(folder, "text_map")
+    assert vectors is not None and text_map is not None
+    cold = film_dataset.cold_items
+    table = sequence_of(folder).item_table.detach()
+    torch.testing.assert_close(
+        table[torch.from_numpy(cold).long()], torch.from_numpy(vectors[cold] @ text_map), atol=1e-5, rtol=1e-5
+    )
+    assert not table[0].any()
+    assert model_facts(folder)["text_space"] == text_space(film_teacher["target"])
+
+
+def test_a_control_is_pruned_without_a_teacher(
+    build: Run, film_data: Path, film_inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    config = PruneConfig.model_validate({"sequence": {"name": "structured", "recovery": {"epochs": 1}}})
+    folder = build(prune, config, data=film_data, target=tmp_path, distil=film_inputs[CONTROL])
+    assert [block.neurons for block in sequence_of(folder).shape.blocks] == [8, 8]
+    assert model_facts(folder) == {"parts": ["sequence"], "text_space": None}
+
+
+@CRITERIA
+def test_a_text_encoder_loses_layers_heads_neurons_and_words_and_recovers(
+    pruned: Run, film_inputs: dict[str, Path], film_data: Path, film_teacher: dict[str, Path], criterion: str
+) -> None:
+    cut: dict[str, Any] = {"criterion": criterion, "keep_layers": 1, "keep_heads": 0.5, "keep_neurons": 0.25}
+    bare = pruned(TEXT, text=cut | {"recovery": {"epochs": 0}})
+    recovered = pruned(TEXT, text=cut | {"recovery": {"epochs": 10}})
+    before = text_of(film_inputs[TEXT])
+    for folder in (bare, recovered):
+        encoder = text_of(folder)
+        assert [(layer.heads, layer.neurons) for layer in encoder.shape.layers] == [(2, 16)]
+        # attention: 3 to 16 wide, 1 back; feed-forward 16 wide; two norms
+        layer = 3 * (32 * 16 + 16) + 16 * 32 + 32 + 32 * 16 + 16 + 16 * 32 + 32 + 4 * 32
+        assert size(encoder.layers) == layer
+        assert encoder.lm.config.vocab_size == encoder.tokenizer.get_vocab_size()
+        assert encoder.dim == before.dim
+        wanted = text_of(film_teacher["target"]).encode(catalogue_texts(film_data))
+        unexplained = float(((encoder.encode(catalogue_texts(film_data)) - wanted) ** 2).mean() / wanted.var(0).mean())
+        assert read_json(folder / "metrics.json")["unexplained_variance"] == pytest.approx(unexplained, rel=1e-3)
+        assert model_facts(folder)["text_space"] == text_space(film_teacher["target"])
+    errors = [read_json(folder / "metrics.json")["unexplained_variance"] for folder in (bare, recovered)]
+    assert errors[1] < errors[0]
+
+
+def test_only_words_that_no_text_of_any_domain_uses_are_dropped(
+    build: Run, film_data: Path, film_teacher: dict[str, Path], tmp_path: Path
+) -> None:
+    texts, strange = catalogue_texts(film_data), ["zigzagging", "xylophones"]
+    encoder = RandomBert(layers=1)([*texts, *strange, *strange], 16, 0)
+    encoder.head = nn.Linear(encoder.hidden_size, 16, bias=False)
+    write_model(tmp_path, text=encoder)
+    words = set(encoder.tokenizer.get_vocab())
+    assert words >= set(strange)
+    found = {}
+    for vocabulary in (True, False):
+        cut = {"name": "structured", "keep_heads": 1.0, "keep_neurons": 1.0, "vocabulary": vocabulary}
+        config = PruneConfig.model_validate({"text": cut | {"recovery": {"epochs": 0}}})
+        pruned = text_of(build(prune, config, data=film_data, target=film_teacher["target"], distil=tmp_path))
+        assert pruned.encode(texts) == pytest.approx(encoder.encode(texts), abs=1e-5)
+        found[vocabulary] = set(pruned.tokenizer.get_vocab())
+        assert size(pruned) == size(encoder) - encoder.hidden_size * (len(words) - len(found[vocabulary]))
+    assert found[False] == words
+    assert words - found[True] == set(strange)
+
+
+def test_none_hands_the_model_on(pruned: Run, film_inputs: dict[str, Path]) -> None:
+    for which in (STUDENT, TEXT):
+        given, folder = film_inputs[which], pruned(which)
+        files = sorted(p.relative_to(given) for p in given.rglob("*") if p.is_file())
+        assert sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file()) == files
+        assert all((folder / f).read_bytes() == (given / f).read_bytes() for f in files)
+
+
+def test_pruning_is_deterministic(pruned: Run) -> None:
+    one, two = (pruned(STUDENT, sequence={"recovery": {"epochs": 1}}) for _ in range(2))
+    for file in ("sequence/model.safetensors", "text_map.npy", "valid_ranks.npy", "metrics.json", "model.json"):
+        assert (one / file).read_bytes() == (two / file).read_bytes()
