@@ -2,7 +2,7 @@
 
 import os
 import shutil
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +36,9 @@ def run(
     _writable(out)
     done = run_pipeline(parsed, Store(store), options)
     result = assemble(parsed, done)
-    _write(out / "result.json", result.to_json(indent=1) + "\n")
-    write_report(result, _details(result, done), out / "report.html")
+    details = _details(result, done)
+    _replace(out / "result.json", lambda path: path.write_text(result.to_json(indent=1) + "\n"))
+    _replace(out / "report.html", lambda path: write_report(result, details, path))
     _place_bundle(done, out)
     if result.selected is None:
         reason = result.selection.reason if result.selection else "no candidate"
@@ -54,9 +55,10 @@ def _writable(out: Path) -> None:
         raise UsageError(f"--out: this folder is not writable (got {out})")
 
 
-def _write(path: Path, text: str) -> None:
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """A kill leaves the old file or the new one."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
+    write(partial)
     partial.replace(path)
 
 
@@ -74,14 +76,14 @@ def _details(result: Result, done: Run) -> Details:
 
 def _place_bundle(done: Run, out: Path) -> None:
     """The store's bundle under the names people expect; without one, none of an earlier run stays behind."""
-    shutil.rmtree(out / "bundle", ignore_errors=True)
-    (out / "bundle.slim").unlink(missing_ok=True)
-    packed = done.artifacts.get(("pack", None))
+    packed, folder, partial = done.artifacts.get(("pack", None)), out / "bundle", out / ".bundle.partial"
+    shutil.rmtree(partial, ignore_errors=True)
     if packed is None:
+        shutil.rmtree(folder, ignore_errors=True)
+        (out / "bundle.slim").unlink(missing_ok=True)
         return
-    with tempfile.TemporaryDirectory(dir=out, prefix=".bundle.") as scratch:
-        # copies, not links: what people may edit must not reach the store
-        shutil.copytree(packed.path / "bundle", Path(scratch) / "bundle")
-        shutil.copyfile(packed.path / "bundle.slim", Path(scratch) / "bundle.slim")
-        (Path(scratch) / "bundle").rename(out / "bundle")
-        (Path(scratch) / "bundle.slim").replace(out / "bundle.slim")
+    # copies, not links: what people may edit must not reach the store
+    _replace(out / "bundle.slim", lambda path: shutil.copyfile(packed.path / "bundle.slim", path))
+    shutil.copytree(packed.path / "bundle", partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)

@@ -98,9 +98,10 @@ class Store:
                 "peak_rss_mb": peak_rss_mb(),
             }
             _write_durably(building / SEAL, json.dumps(seal, indent=1, sort_keys=True) + "\n")
+            shutil.rmtree(scratch)
             building.rename(parent / key)
             _sync(parent)
-            shutil.rmtree(partial)
+            partial.rmdir()
         return Artifact(parent / key, seal["digest"], seal["seconds"], False, seal["peak_rss_mb"])
 
     def _check_writable(self, folder: Path) -> None:

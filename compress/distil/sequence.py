@@ -28,7 +28,7 @@ class SequenceStudent(Entry):
     heads: PositiveInt = 2
     neurons: PositiveInt = 128
     max_history: Annotated[int, Field(ge=2, le=1000)] = 20
-    dropout: Share = 0.3
+    dropout: Share = 0.4
     text: bool = True
 
     def shape(self, n_items: int) -> SequenceShape:

@@ -98,11 +98,12 @@ class TextEncoder(nn.Module):
         """Texts -> item vectors (len(texts), dim) float32, without dropout and in bounded memory."""
         self.eval()
         device = next(self.parameters()).device
-        parts = []
-        for part in batches(len(texts), 256):
-            ids, mask = self.tokenize(texts[part])
-            parts.append(self(ids.to(device), mask.to(device)).float().cpu().numpy())
-        return np.concatenate(parts)
+        vectors = np.zeros((len(texts), self.dim), np.float32)
+        ids, mask = self.tokenize(texts)
+        for index in by_length(mask):
+            used = int(mask[index].sum(1).max())
+            vectors[index.numpy()] = self(ids[index, :used].to(device), mask[index, :used].to(device)).float().cpu()
+        return vectors
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True)
@@ -170,6 +171,11 @@ def bounded(tokenizer: Tokenizer, config: Any, max_tokens: int) -> Tokenizer:
     tokenizer.enable_truncation(max_length=max_tokens)
     tokenizer.enable_padding(pad_id=pad, pad_token=tokenizer.id_to_token(pad))
     return tokenizer
+
+
+def by_length(mask: Tensor, size: int = 128) -> Iterator[Tensor]:
+    """Indices of texts in batches of like length, so that little of the work is padding. mask: (texts, tokens)."""
+    return iter(torch.split(mask.sum(1).argsort(stable=True), size))
 
 
 def batches(n: int, size: int) -> Iterator[slice]:

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from compress.data.dataset import Dataset
 from compress.models.sequence import BlockShape, SequenceEncoder, SequenceModel, SequenceShape
-from compress.models.text import TextEncoder, batches
+from compress.models.text import TextEncoder, by_length
 from compress.stage import Entry, RunOptions
 from compress.training import Fit, Share, Training, fit, validation_ndcg, windows
 
@@ -28,18 +28,18 @@ class TwoLevel(Entry):
 
     name: Literal["two_level"] = "two_level"
     dim: PositiveInt = 128
-    blocks: PositiveInt = 2
+    blocks: PositiveInt = 1
     heads: PositiveInt = 4
     neurons: PositiveInt = 256
-    max_history: Annotated[int, Field(ge=2, le=1000)] = 50
-    dropout: Share = 0.3
+    max_history: Annotated[int, Field(ge=2, le=1000)] = 20
+    dropout: Share = 0.4
     id_vectors: bool = True  # warm items also get a free vector, which text alone cannot give
     trained_layers: NonNegativeInt = 2
     texts_per_step: PositiveInt = 64
     text_learning_rate_factor: PositiveFloat = 0.05
     frozen_epochs: NonNegativeInt = 2  # epochs before the LM starts to move, so that its first gradients mean something
     text_epochs: NonNegativeInt = 6  # epochs in which the LM moves; then its vectors stay and epochs are cheap
-    training: Training = Training()
+    training: Training = Training(epochs=30)
 
     def shape(self, n_items: int) -> SequenceShape:
         return SequenceShape(
@@ -77,16 +77,19 @@ class TwoLevelTeacher(nn.Module):
     @torch.no_grad()
     def _lower(self, tokens: Tensor, mask: Tensor) -> Tensor:
         self.text.eval()
-        parts = [self.text.lower(tokens[p], mask[p], self.first) for p in batches(len(tokens), 256)]
-        return torch.cat(parts)
+        states = torch.zeros(*tokens.shape, self.text.hidden_size)
+        for index in by_length(mask):
+            used = int(mask[index].sum(1).max())
+            states[index, :used] = self.text.lower(tokens[index, :used], mask[index, :used], self.first)
+        return states
 
     @torch.no_grad()
     def refresh(self) -> None:
         """Bring the bank of pooled LM states up to date for all items, without dropout."""
         training = self.text.training
         self.text.eval()
-        for part in batches(len(self.bank), 256):
-            self.bank[part] = self.pooled(torch.arange(part.start, part.stop, device=self.bank.device))
+        for index in by_length(self.mask):
+            self.bank[index] = self.pooled(index)
         self.text.train(training)
 
     def pooled(self, items: Tensor) -> Tensor:
