@@ -112,7 +112,8 @@ def chosen_items(where: str, wanted: Mapping[str, tuple[str, ...]], separator: s
     for attribute, values in wanted.items():
         cells = items.attributes.get(attribute)
         if cells is None:
-            mistakes.append(f"{where}.items: attributes are {', '.join(items.attributes)} (got {attribute!r})")
+            allowed = ", ".join(items.attributes) or "none in this item file"
+            mistakes.append(f"{where}.items: unknown attribute; allowed: {allowed} (got {attribute!r})")
             continue
         parts = [{part.strip() for part in cell.split(separator)} - {""} for cell in cells]
         present = set[str]().union(*parts)

@@ -119,7 +119,7 @@ def test_users_with_too_few_events_are_listed(shop: Path, tmp_path: Path) -> Non
     ("domain", "line"),
     [
         ({"items": {"class": ["Sci-Fi"]}}, "data.domains.target.items.class: no item has it; values are Comedy, Drama"),
-        ({"items": {"kind": ["War"]}}, "data.domains.target.items: attributes are class (got 'kind')"),
+        ({"items": {"kind": ["War"]}}, "data.domains.target.items: unknown attribute; allowed: class (got 'kind')"),
         ({"text": "{title} {year}"}, "data.domains.target.text: unknown column year"),
     ],
 )
