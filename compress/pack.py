@@ -20,6 +20,7 @@ from deploy.bundle import write_bundle
 from deploy.golden import Golden, record_case, record_text
 from deploy.manifest import EVIDENCE, GOLDEN, ITEMS, POPULAR, canonical_json
 from deploy.ranker import Ranker
+from deploy.signing import fingerprint, load_private
 from deploy.text import TextEncoder
 
 POPULAR_ROWS = 1000
@@ -33,6 +34,13 @@ class PackConfig(StageConfig):
     domain: str = "target"
     golden_cases: Annotated[int, Field(ge=1, le=1000)] = 32
     golden_tolerance: Annotated[float, Field(gt=0.0)] = 1e-3
+
+
+def key_fingerprint(config: PackConfig) -> Mapping[str, str]:
+    """Another key under the same name signs again. Raises UsageError where it cannot be read."""
+    if config.key is None:
+        return {}
+    return {"key": fingerprint(load_private(Path(config.key)).public_key())}
 
 
 def pack(config: PackConfig, inputs: Inputs, out: Path, options: RunOptions) -> None:

@@ -13,7 +13,7 @@ from compress.data.load import DataConfig, load_data, source_digests
 from compress.distil.distil import DistilConfig, distil
 from compress.gate import GateReport, check_gate
 from compress.models.folder import read_json
-from compress.pack import PackConfig, pack
+from compress.pack import PackConfig, key_fingerprint, pack
 from compress.prune.prune import PruneConfig, prune
 from compress.quantize.quantize import QuantizeConfig, quantize
 from compress.recipe import ROLES, Recipe, Variant
@@ -22,6 +22,7 @@ from compress.stage import RunOptions, Stage, StageConfig
 from compress.store import Artifact, Store, artifact_key, config_digest
 from compress.teacher.pretrain import PretrainConfig, backbone_digests, pretrain
 from compress.teacher.transfer import SourceConfig, TargetConfig, train_source, train_target
+from deploy.errors import UsageError
 
 STAGES = (
     Stage("data", (), DataConfig, load_data, "shared", fingerprint=source_digests),
@@ -36,7 +37,14 @@ STAGES = (
         "bench", ("data", "baselines", "prune", "quantize"), BenchConfig, bench, "gather", fingerprint=bench_fingerprint
     ),
     Stage("select", ("bench",), SelectConfig, select, "gather"),
-    Stage("pack", ("data", "baselines", "bench", "select", "prune", "quantize"), PackConfig, pack, "gather"),
+    Stage(
+        "pack",
+        ("data", "baselines", "bench", "select", "prune", "quantize"),
+        PackConfig,
+        pack,
+        "gather",
+        fingerprint=key_fingerprint,
+    ),
 )
 
 
@@ -88,8 +96,24 @@ def _variant_steps(variant: Variant, seeds: tuple[int, ...]) -> Iterator[Step]:
             yield Step(stage, Chain(variant.role, variant.name, seed), config)
 
 
+def check_sources(recipe: Recipe) -> None:
+    """Ask for all that the steps read from outside the store (data, language models, keys) before any work starts.
+
+    Raises UsageError with every mistake.
+    """
+    mistakes: dict[str, None] = {}
+    for step in steps(recipe):
+        try:
+            step.stage.fingerprint(step.config)
+        except UsageError as error:
+            mistakes |= dict.fromkeys(error.lines)
+    if mistakes:
+        raise UsageError(mistakes)
+
+
 def run_pipeline(recipe: Recipe, store: Store, options: RunOptions) -> Run:
     """Walk the table; sealed steps are found, others built. Students whose teacher fails the gate are left out."""
+    check_sources(recipe)
     run = Run()
     for step in steps(recipe):
         if step.chain is not None and step.stage.name == "distil" and step.chain.role == "student":

