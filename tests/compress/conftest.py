@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from compress.baselines.run import BaselinesConfig, train_baselines
+from compress.bench import BenchConfig, bench
 from compress.data.dataset import Dataset
 from compress.data.load import DataConfig, load_data
 from compress.distil.distil import DistilConfig, distil
@@ -108,3 +109,11 @@ def film_inputs(build: Run, film_data: Path, film_teacher: dict[str, Path]) -> d
         folder = build(quantize, QuantizeConfig.model_validate(quantized), data=film_data, prune=folder)
         made[f"quantize/{chain}"] = folder
     return made
+
+
+@pytest.fixture(scope="session")
+def film_bench(build: Run, film_inputs: dict[str, Path]) -> Path:
+    """What `bench` measured of them, in few runs; the control is there with a second seed too."""
+    again = {f"{stage}/control:control:1": film_inputs[f"{stage}/control:control:0"] for stage in ("prune", "quantize")}
+    config = BenchConfig(history=6, k=5, min_runs=12, min_seconds=5.0, rounds=3)
+    return build(bench, config, **film_inputs, **again)
