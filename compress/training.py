@@ -90,12 +90,13 @@ def fit(
     validate: Callable[[int], float],
     options: RunOptions,
     what: str,
+    start_competes: bool = False,
 ) -> Fit:
     """Train and leave `module` in the state that validated best. `epoch(number)` yields one epoch's losses,
     `validate(number)` gives NDCG@10 after it (0: before the first).
 
-    `groups` pairs parameters with the factor on the learning rate. The untrained state competes too, so that training
-    that only hurts changes nothing.
+    `groups` pairs parameters with the factor on the learning rate. With `start_competes` the state before the first
+    epoch may win: for a module that is trained already, so that a recovery that only hurts changes nothing.
     """
     optimizer = torch.optim.AdamW(
         [{"params": list(p), "lr": training.learning_rate * scale, "scale": scale} for p, scale in groups],
@@ -104,6 +105,8 @@ def fit(
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     best, best_epoch, state = validate(0), 0, _copy(module)
     curve, stale = [(0, math.nan, best)], 0
+    if not start_competes and training.epochs:
+        best = -math.inf
     for number in options.progress(range(1, training.epochs + 1), what, training.epochs):
         for group in optimizer.param_groups:
             group["lr"] = training.learning_rate * group["scale"] * _schedule(number, training)
@@ -153,6 +156,11 @@ def validation_ranks(model: SequenceModel, dataset: Dataset) -> NDArray[np.int32
 
 def validation_ndcg(model: SequenceModel, dataset: Dataset) -> float:
     return float(ndcg(validation_ranks(model, dataset), 10).mean())
+
+
+def warm_items(dataset: Dataset) -> Tensor:
+    """(n_items + 1,) bool: which rows have training events."""
+    return torch.from_numpy(dataset.popularity > 0)
 
 
 def seed_everything(seed: int, options: RunOptions) -> np.random.Generator:

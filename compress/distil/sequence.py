@@ -16,7 +16,7 @@ from compress.distil.losses import ListwiseKL, SequenceLoss
 from compress.models.folder import load_array
 from compress.models.sequence import BlockShape, SequenceEncoder, SequenceModel, SequenceShape
 from compress.stage import Entry, RunOptions, Skip
-from compress.training import Fit, Share, Training, fit, validation_ndcg, windows
+from compress.training import Fit, Share, Training, fit, validation_ndcg, warm_items, windows
 
 
 class SequenceStudent(Entry):
@@ -133,6 +133,7 @@ def train_student(
     rng: np.random.Generator,
     options: RunOptions,
     what: str,
+    start_competes: bool = False,
 ) -> Fit:
     """Minimise the next item's cross-entropy over the warm catalogue, mixed with `loss` where there is a teacher."""
     student.to(options.device)
@@ -142,10 +143,11 @@ def train_student(
         for index in np.array_split(rng.permutation(len(cut.inputs)), -(-len(cut.inputs) // training.batch_size)):
             yield student_loss(student, cut.batch(index), teaching, loss, training.label_smoothing)
 
+    def validate(_number: int) -> float:
+        return validation_ndcg(student.folded(), dataset)
+
     groups = [(list(student.parameters()), 1.0)]
-    return fit(
-        student, groups, training, epoch, lambda _number: validation_ndcg(student.folded(), dataset), options, what
-    )
+    return fit(student, groups, training, epoch, validate, options, what, start_competes)
 
 
 def student_loss(
@@ -169,11 +171,6 @@ def student_loss(
     at = positions[positions >= 0]
     soft = loss(logits, teaching.items[at].to(device), teaching.scores[at].to(device))
     return (1 - loss.weight) * hard + loss.weight * soft
-
-
-def warm_items(dataset: Dataset) -> Tensor:
-    """(n_items + 1,) bool: which rows have training events."""
-    return torch.from_numpy(dataset.popularity > 0)
 
 
 def _principal_axes(vectors: Tensor, dim: int) -> Tensor:

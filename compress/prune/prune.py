@@ -94,7 +94,9 @@ def _prune_sequence(
 
     _cut(student.encoder, structured, losses)
     student.shape = student.encoder.shape
-    train_student(student, dataset, teaching, config.loss, structured.recovery, rng, options, "recover")
+    train_student(
+        student, dataset, teaching, config.loss, structured.recovery, rng, options, "recover", start_competes=True
+    )
     write_student(out, student, dataset, inputs["target"])
 
 

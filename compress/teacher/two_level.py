@@ -20,7 +20,7 @@ from compress.data.dataset import Dataset
 from compress.models.sequence import BlockShape, SequenceEncoder, SequenceModel, SequenceShape
 from compress.models.text import TextEncoder, by_length
 from compress.stage import Entry, RunOptions
-from compress.training import Fit, Share, Training, fit, validation_ndcg, windows
+from compress.training import Fit, Share, Training, fit, validation_ndcg, warm_items, windows
 
 
 class TwoLevel(Entry):
@@ -55,6 +55,7 @@ class TwoLevel(Entry):
 class TwoLevelTeacher(nn.Module):
     """The parts in training: the text encoder's trained layers and head, id vectors, sequence encoder."""
 
+    warm: Tensor
     mask: Tensor
     lower: Tensor
     bank: Tensor
@@ -68,6 +69,7 @@ class TwoLevelTeacher(nn.Module):
         self.first = text.train_layers(config.trained_layers)
         self.encoder = encoder or SequenceEncoder(self.shape)
         self.ids = nn.Parameter(torch.zeros(dataset.n_items + 1, config.dim), requires_grad=config.id_vectors)
+        self.register_buffer("warm", warm_items(dataset).float()[:, None], persistent=False)
         tokens, mask = text.tokenize(dataset.texts)
         self.register_buffer("mask", mask, persistent=False)
         self.register_buffer("lower", self._lower(tokens, mask), persistent=False)
@@ -108,9 +110,8 @@ class TwoLevelTeacher(nn.Module):
         return functional.pad(self.text.head(states), (0, 0, 1, 0))
 
     def table(self, fresh: Tensor | None = None) -> Tensor:
-        """All item vectors (n_items + 1, dim), row 0 zero."""
-        ids = torch.cat([torch.zeros_like(self.ids[:1]), self.ids[1:]])
-        return self.text_vectors(fresh) + ids
+        """All item vectors (n_items + 1, dim), row 0 zero; items without training events have text alone."""
+        return self.text_vectors(fresh) + self.ids * self.warm
 
     @torch.no_grad()
     def folded(self) -> SequenceModel:
@@ -144,7 +145,7 @@ class TwoLevelTeacher(nn.Module):
                 table = self.table(fresh)
                 users = self.encoder(table[inputs])[targets > 0]
                 logits = users @ table.T
-                logits[:, 0] = -1e4
+                logits = logits.masked_fill(self.warm[:, 0] == 0, -1e4)
                 yield functional.cross_entropy(logits, targets[targets > 0], label_smoothing=training.label_smoothing)
 
         def validate(number: int) -> float:
