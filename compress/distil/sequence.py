@@ -2,44 +2,31 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.data.dataset import Dataset
 from compress.distil.losses import ListwiseKL, SequenceLoss
 from compress.models.folder import load_array
-from compress.models.sequence import BlockShape, SequenceEncoder, SequenceModel, SequenceShape
-from compress.stage import Entry, RunOptions, Skip
-from compress.training import Fit, Share, Training, fit, validation_ndcg, warm_items, windows
+from compress.models.sequence import EncoderSizes, SequenceEncoder, SequenceModel, SequenceShape
+from compress.stage import RunOptions, Skip
+from compress.training import Fit, Training, fit, validation_ndcg, warm_items, windows
 
 
-class SequenceStudent(Entry):
-    """Sizes of a sequence student. With `text` an item vector is a linear map of the teacher's plus a free vector."""
+class SequenceStudent(EncoderSizes):
+    """A sequence student. With `text` an item vector is a linear map of the teacher's plus a free vector."""
 
     name: Literal["sequence"] = "sequence"
     dim: PositiveInt = 64
-    blocks: PositiveInt = 1
     heads: PositiveInt = 2
     neurons: PositiveInt = 128
-    max_history: Annotated[int, Field(ge=2, le=1000)] = 20
-    dropout: Share = 0.4
     text: bool = True
-
-    def shape(self, n_items: int) -> SequenceShape:
-        return SequenceShape(
-            n_items=n_items,
-            dim=self.dim,
-            head_dim=self.dim // self.heads,
-            blocks=(BlockShape(heads=self.heads, neurons=self.neurons),) * self.blocks,
-            max_history=self.max_history,
-            dropout=self.dropout,
-        )
 
 
 class Teaching:

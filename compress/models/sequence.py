@@ -1,12 +1,15 @@
 """Histories -> user vectors: a causal transformer over an item table, the same for teachers, students and controls."""
 
 from pathlib import Path
+from typing import Annotated, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, model_validator
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
+
+from compress.stage import Entry
 
 
 class BlockShape(BaseModel):
@@ -27,6 +30,33 @@ class SequenceShape(BaseModel):
     blocks: tuple[BlockShape, ...] = Field(min_length=1)
     max_history: PositiveInt
     dropout: NonNegativeFloat = 0.0
+
+
+class EncoderSizes(Entry):
+    """The sizes a recipe gives a sequence encoder; `max_history` is the most events it reads."""
+
+    dim: PositiveInt
+    blocks: PositiveInt = 1
+    heads: PositiveInt
+    neurons: PositiveInt
+    max_history: Annotated[int, Field(ge=2, le=1000)] = 20
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.4
+
+    @model_validator(mode="after")
+    def _heads_divide_dim(self) -> Self:
+        if self.dim % self.heads:
+            raise ValueError(f"heads must divide dim (got {self.heads} heads, dim {self.dim})")
+        return self
+
+    def shape(self, n_items: int) -> SequenceShape:
+        return SequenceShape(
+            n_items=n_items,
+            dim=self.dim,
+            head_dim=self.dim // self.heads,
+            blocks=(BlockShape(heads=self.heads, neurons=self.neurons),) * self.blocks,
+            max_history=self.max_history,
+            dropout=self.dropout,
+        )
 
 
 class Block(nn.Module):

@@ -37,17 +37,18 @@ class Structured(Entry):
     keep_layers: PositiveInt | None = None
     keep_heads: Kept = 1.0
     keep_neurons: Kept = 0.5
+
+
+class StructuredSequence(Structured):
+    """The sequence encoder's, and its re-distillation afterwards."""
+
     recovery: Training = Training(epochs=10, learning_rate=5e-4)
 
 
-class StructuredText(Entry):
-    """As `Structured`, for the text encoder; `vocabulary` drops the word rows that no item text of the data uses."""
+class StructuredText(Structured):
+    """The text encoder's; `vocabulary` drops the word rows that no item text of the data uses."""
 
-    name: Literal["structured"] = "structured"
-    criterion: Criterion = FirstOrder()
-    keep_layers: PositiveInt | None = None
     keep_heads: Kept = 0.5
-    keep_neurons: Kept = 0.5
     vocabulary: bool = True
     recovery: TextTraining = TextTraining(epochs=10)
 
@@ -56,7 +57,7 @@ class PruneConfig(StageConfig):
     """What is removed from each part a model has."""
 
     skipped: ClassVar = {"sequence": "none", "text": "none"}
-    sequence: Annotated[Structured | Skip, Field(discriminator="name"), Shorthand] = Structured()
+    sequence: Annotated[StructuredSequence | Skip, Field(discriminator="name"), Shorthand] = StructuredSequence()
     text: Annotated[StructuredText | Skip, Field(discriminator="name"), Shorthand] = StructuredText()
     loss: SequenceLoss = ListwiseKL()
     domain: str = "target"
@@ -66,7 +67,7 @@ def prune(config: PruneConfig, inputs: Inputs, out: Path, options: RunOptions) -
     """data, target, distil -> the pruned model's folder, shapes shrunk and recovered."""
     sequence, text = load_sequence(inputs["distil"]), load_text(inputs["distil"])
     rng = seed_everything(config.seed, options)
-    if sequence is not None and isinstance(config.sequence, Structured):
+    if sequence is not None and isinstance(config.sequence, StructuredSequence):
         _prune_sequence(sequence, config.sequence, config, inputs, rng, out, options)
     elif text is not None and isinstance(config.text, StructuredText):
         _prune_text(text, config.text, inputs, rng, out, options)
@@ -76,7 +77,7 @@ def prune(config: PruneConfig, inputs: Inputs, out: Path, options: RunOptions) -
 
 def _prune_sequence(
     model: SequenceModel,
-    structured: Structured,
+    structured: StructuredSequence,
     config: PruneConfig,
     inputs: Inputs,
     rng: np.random.Generator,
@@ -125,7 +126,7 @@ def _prune_text(
     write_text(out, encoder, error, inputs["target"])
 
 
-def _cut(model: SequenceEncoder | TextEncoder, structured: Structured | StructuredText, losses: Losses) -> None:
+def _cut(model: SequenceEncoder | TextEncoder, structured: Structured, losses: Losses) -> None:
     scores = structured.criterion(model, losses)
     keep = keep_best(scores, structured.keep_heads, structured.keep_neurons, structured.keep_layers)
     prune_widths(model, keep.widths)

@@ -7,32 +7,29 @@ first trained layer is cached.
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.data.dataset import Dataset
-from compress.models.sequence import BlockShape, SequenceEncoder, SequenceModel, SequenceShape
+from compress.models.sequence import EncoderSizes, SequenceEncoder, SequenceModel
 from compress.models.text import TextEncoder, by_length
-from compress.stage import Entry, RunOptions
-from compress.training import Fit, Share, Training, fit, validation_ndcg, warm_items, windows
+from compress.stage import RunOptions
+from compress.training import Fit, Training, fit, validation_ndcg, warm_items, windows
 
 
-class TwoLevel(Entry):
+class TwoLevel(EncoderSizes):
     """Sizes and training of a two-level teacher."""
 
     name: Literal["two_level"] = "two_level"
     dim: PositiveInt = 128
-    blocks: PositiveInt = 1
     heads: PositiveInt = 4
     neurons: PositiveInt = 256
-    max_history: Annotated[int, Field(ge=2, le=1000)] = 20
-    dropout: Share = 0.4
     id_vectors: bool = True  # warm items also get a free vector, which text alone cannot give
     trained_layers: NonNegativeInt = 2
     texts_per_step: PositiveInt = 64
@@ -40,16 +37,6 @@ class TwoLevel(Entry):
     frozen_epochs: NonNegativeInt = 2  # epochs before the LM starts to move, so that its first gradients mean something
     text_epochs: NonNegativeInt = 6  # epochs in which the LM moves; then its vectors stay and epochs are cheap
     training: Training = Training(epochs=30)
-
-    def shape(self, n_items: int) -> SequenceShape:
-        return SequenceShape(
-            n_items=n_items,
-            dim=self.dim,
-            head_dim=self.dim // self.heads,
-            blocks=(BlockShape(heads=self.heads, neurons=self.neurons),) * self.blocks,
-            max_history=self.max_history,
-            dropout=self.dropout,
-        )
 
 
 class TwoLevelTeacher(nn.Module):
