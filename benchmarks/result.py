@@ -202,12 +202,13 @@ class NotMeasured(Record):
 
 
 class StageTime(Record):
-    """One stage of one variant; seconds are those of the run that built it."""
+    """One stage of one variant; seconds and peak memory are those of the run that built it."""
 
     name: str
     seconds: float
     cached: bool
     variant: str | None = None
+    peak_rss_mb: float | None = None
 
 
 class Result(Record):

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
+from benchmarks.result import Result
+from benchmarks.tables import RESULTS
 from compress.baselines.run import BaselinesConfig, train_baselines
 from compress.bench import BenchConfig, bench, bench_fingerprint
 from compress.chain import Chain, gathered_name
@@ -196,9 +198,13 @@ class PlannedStep:
 
 
 def plan(recipe: Recipe, store: Store) -> Iterator[PlannedStep]:
-    """What a run would find and what it would build; times and memory as sealed, or as like steps took before."""
+    """What a run would find and what it would build.
+
+    Seconds and memory are those of the sealed step; else of the last one of equal config in this store, of the shipped
+    recipe's published run, or of the last of any config.
+    """
     artifacts: dict[tuple[str, Chain | None], Artifact] = {}
-    past = store.past()
+    past, published = store.past(), published_costs(recipe.name)
     chains = 0
     for step in steps(recipe):
         if _is_left_out(step, recipe, artifacts):
@@ -220,9 +226,19 @@ def plan(recipe: Recipe, store: Store) -> Iterator[PlannedStep]:
             yield PlannedStep(step.title, "sealed", found.seconds, found.peak_rss_mb)
         else:
             like = past.get(step.stage.name, {})
-            before = like.get(config_digest(step.config)) or like.get("")
+            known = published.get((step.stage.name, None if step.chain is None else step.chain.variant))
+            before = like.get(config_digest(step.config)) or known or like.get("")
             state: Literal["waits", "to run"] = "waits" if inputs is None else "to run"
             yield PlannedStep(step.title, state, before and before[0], before and before[1])
+
+
+def published_costs(recipe: str) -> dict[tuple[str, str | None], tuple[float, float]]:
+    """(stage, variant) -> (seconds, peak MB) where a shipped recipe was last measured; empty for other recipes."""
+    table = RESULTS / f"{recipe}.json"
+    if not table.is_file():
+        return {}
+    stages = Result.model_validate_json(table.read_text("utf-8")).stages
+    return {(s.name, s.variant): (s.seconds, s.peak_rss_mb or 0.0) for s in stages}
 
 
 def _is_left_out(step: Step, recipe: Recipe, artifacts: Mapping[tuple[str, Chain | None], Artifact]) -> bool:

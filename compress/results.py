@@ -173,6 +173,7 @@ def _stages(run: Run) -> list[StageTime]:
             seconds=run.artifacts[step.stage.name, step.chain].seconds,
             cached=run.artifacts[step.stage.name, step.chain].cached,
             variant=None if step.chain is None else step.chain.name,
+            peak_rss_mb=run.artifacts[step.stage.name, step.chain].peak_rss_mb,
         )
         for step in run.steps
     ]
