@@ -15,7 +15,7 @@ from compress.models.sequence import SequenceEncoder, SequenceModel
 from compress.stage import Entry, Inputs, RunOptions, Shorthand, Skip, StageConfig
 from compress.store import link_tree
 from compress.teacher.two_level import TwoLevel, TwoLevelTeacher
-from compress.training import seed_everything, validation_ranks, windows
+from compress.training import seed_everything, validation_ranks, warm_items, windows
 
 
 class Frozen(Entry):
@@ -124,10 +124,12 @@ def _encoder(start: Path, method: TwoLevel) -> SequenceEncoder | None:
 def cached_scores(model: SequenceModel, dataset: Dataset, top: int) -> tuple[NDArray[np.int32], NDArray[np.float16]]:
     """The teacher's best items at every training position: rows and scores, (positions, top), best first.
 
-    Positions are numbered through all users as `windows` numbers them. Row 0 never appears. Items the user already had
-    stay in: repeats are part of what the teacher believes.
+    Positions are numbered through all users as `windows` numbers them. Row 0 and cold items never appear: students
+    learn over the warm catalogue. Items the user already had stay in: repeats are part of what the teacher believes.
     """
     cut = windows(dataset.train_sequences(), model.shape.max_history)
+    warm = warm_items(dataset)
+    top = min(top, int(warm.sum()))
     n = int(cut.positions.max()) + 1
     rows, values = np.zeros((n, top), np.int32), np.zeros((n, top), np.float16)
     device = model.item_table.device
@@ -135,7 +137,7 @@ def cached_scores(model: SequenceModel, dataset: Dataset, top: int) -> tuple[NDA
         inputs, targets, positions = cut.batch(np.arange(start, min(start + 64, len(cut.inputs))))
         users = model.encoder(model.item_table[inputs.to(device)])[targets.to(device) > 0]
         scores = users @ model.item_table.T
-        scores[:, 0] = -torch.inf
+        scores[:, ~warm.to(device)] = -torch.inf
         best = scores.topk(top)
         at = positions[targets > 0].numpy()
         rows[at], values[at] = best.indices.cpu().numpy(), best.values.cpu().numpy()
