@@ -78,8 +78,9 @@ def run(
 def plan(recipe: Path, overrides: tuple[str, ...], store: Path | None) -> None:
     """Show every step of RECIPE: sealed, to run, waiting for one before it, or left out; with time and memory.
 
-    Seconds and memory are those of the sealed step, or of the last like step in the store. Left out are students whose
-    teacher failed the gate, and the bundle where no candidate is inside the budget.
+    Seconds and memory are those of the sealed step; else of the last like step in the store or, for a shipped recipe,
+    of its published run. Left out are students whose teacher failed the gate, and the bundle where no candidate is
+    inside the budget.
     """
     from compress.pipeline import STAGES
     from compress.pipeline import plan as plan_recipe

@@ -17,7 +17,7 @@ from compress.stage import Entry, RunOptions
 class TextTraining(Entry):
     """How the text student is trained: AdamW, linear decay to zero."""
 
-    epochs: Annotated[int, Field(ge=0)] = 20
+    epochs: Annotated[int, Field(ge=0)] = 4
     batch_size: PositiveInt = 64
     learning_rate: PositiveFloat = 5e-4
 
@@ -26,7 +26,7 @@ class TextStudent(Entry):
     """The first `layers` layers of the teacher's LM with a head of its own."""
 
     name: Literal["text"] = "text"
-    layers: PositiveInt = 3
+    layers: PositiveInt = 2
     training: TextTraining = TextTraining()
 
 
@@ -40,12 +40,16 @@ def train_text(
     options: RunOptions,
     what: str,
 ) -> float:
-    """Fit `student(texts)` (n, dim) to `wanted`; returns 1 - explained variance on the texts, after training."""
+    """Fit `student(texts)` (n, dim) to `wanted`; returns 1 - explained variance on the texts, after training.
+
+    The word embeddings stay: a cold item's words that no training text has must keep meaning what the teacher means.
+    """
     student.to(options.device)
     ids, mask = student.tokenize(texts)
     target = torch.from_numpy(wanted)
     variance = float(target.var(0, unbiased=False).mean())
-    trained = list(student.parameters())
+    trained = [*student.layers.parameters(), *student.head.parameters()]
+    student.requires_grad_(False)
     for parameter in trained:
         parameter.requires_grad_(True)
     steps = training.epochs * -(-len(texts) // training.batch_size)

@@ -50,7 +50,7 @@ class StructuredText(Structured):
 
     keep_heads: Kept = 0.5
     vocabulary: bool = True
-    recovery: TextTraining = TextTraining(epochs=10)
+    recovery: TextTraining = TextTraining(epochs=8)
 
 
 class PruneConfig(StageConfig):
