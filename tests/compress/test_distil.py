@@ -258,6 +258,15 @@ def test_train_text_without_epochs_only_measures(film_teacher: dict[str, Path], 
     assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())
 
 
+def test_word_embeddings_stay_the_teachers(film_inputs: dict[str, Path], film_teacher: dict[str, Path]) -> None:
+    """A word that only cold items have must keep its meaning; layers and head do train."""
+    student, teacher = load_text(film_inputs["distil/text_encoder:text:0"]), teacher_text(film_teacher["target"])
+    assert student is not None
+    for name, tensor in student.lm.embeddings.state_dict().items():
+        assert torch.equal(tensor, teacher.lm.embeddings.state_dict()[name])
+    assert not torch.equal(student.layers[0].output.dense.weight, teacher.layers[0].output.dense.weight)
+
+
 def test_cut_layers_keeps_the_first(film_teacher: dict[str, Path], film_dataset: Dataset) -> None:
     whole, cut = teacher_text(film_teacher["target"]), cut_layers(teacher_text(film_teacher["target"]), 2)
     ids, mask = whole.tokenize(film_dataset.texts[:3])

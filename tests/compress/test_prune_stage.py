@@ -79,6 +79,13 @@ def test_a_sequence_models_shapes_shrink_and_training_brings_quality_back(
     assert quality[1] > quality[0]
 
 
+def test_a_recovery_that_only_hurts_changes_nothing(pruned: Run) -> None:
+    bare = pruned(CONTROL, sequence={"recovery": {"epochs": 0}})
+    hurt = pruned(CONTROL, sequence={"recovery": {"epochs": 2, "learning_rate": 30.0, "warmup_epochs": 0}})
+    for file in ("metrics.json", "valid_ranks.npy", "sequence/model.safetensors"):
+        assert (hurt / file).read_bytes() == (bare / file).read_bytes()
+
+
 def test_what_folds_texts_into_the_students_items_stays(
     pruned: Run, film_teacher: dict[str, Path], film_dataset: Dataset
 ) -> None:

@@ -194,6 +194,22 @@ def test_after_training_the_bank_holds_the_texts_as_they_now_read(
     assert not teacher.folded().item_table.detach()[0].any()
 
 
+def test_cold_items_are_their_texts_and_nothing_else(teacher: TwoLevelTeacher, film_dataset: Dataset) -> None:
+    """No free vector and no part in the softmax, where they would only ever be pushed away."""
+    cold = torch.from_numpy(film_dataset.cold_items).long()
+    with torch.no_grad():
+        teacher.ids.normal_()
+    assert torch.equal(teacher.table()[cold], teacher.text_vectors()[cold])
+    assert not torch.equal(teacher.table()[1], teacher.text_vectors()[1])
+    with torch.no_grad():
+        teacher.ids.zero_()
+        teacher.bank[cold - 1] = 100.0  # would win every softmax
+    config = SMALL.model_copy(update={"frozen_epochs": 6})
+    found = teacher.train_two_level(config, film_dataset, np.random.default_rng(0), OPTIONS, "teacher")
+    assert found.curve[1][1] < 1.2 * math.log(film_dataset.n_items)
+    assert not teacher.ids[cold].any()
+
+
 @pytest.mark.parametrize(("text_epochs", "validate_every"), [(6, 1), (3, 2), (1, 3)])
 def test_the_state_kept_is_the_one_that_was_validated(
     teacher: TwoLevelTeacher, film_dataset: Dataset, text_epochs: int, validate_every: int

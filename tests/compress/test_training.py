@@ -106,7 +106,8 @@ def random_model(n_items: int, max_history: int) -> SequenceModel:
 @pytest.mark.parametrize("max_history", [3, 50])
 @torch.no_grad()
 def test_cached_scores_at_a_position_are_those_of_its_prefix(film_dataset: Dataset, max_history: int) -> None:
-    """Numbered through all users' training events but the first; the window counts back from the newest event."""
+    """Numbered through all users' training events but the first; the window counts back from the newest event. Cold
+    items, which students do not learn, are left out."""
     model = random_model(film_dataset.n_items, max_history)
     rows, scores = cached_scores(model, film_dataset, 5)
     assert (rows.dtype, scores.dtype) == (np.int32, np.float16)
@@ -117,12 +118,14 @@ def test_cached_scores_at_a_position_are_those_of_its_prefix(film_dataset: Datas
             end = targets - (targets - 1 - place) // max_history * max_history
             prefix = events[max(0, end - max_history) : place + 1].astype(np.int64)
             all_scores = (model.user_vectors(torch.from_numpy(prefix)[None]) @ model.item_table.T)[0]
-            all_scores[0] = -math.inf
+            all_scores[torch.from_numpy(film_dataset.popularity == 0)] = -math.inf
             np.testing.assert_allclose(scores[position], all_scores.topk(5).values, atol=2e-3, rtol=2e-3)
             np.testing.assert_allclose(all_scores[rows[position].astype(np.int64)], scores[position], rtol=2e-3)
             position += 1
     assert position == len(rows) == len(scores)
     assert rows.min() >= 1
+    everything, _ = cached_scores(model, film_dataset, film_dataset.n_items)
+    assert everything.shape[1] == film_dataset.n_items - len(film_dataset.cold_items)
 
 
 class Walker(nn.Module):
@@ -136,21 +139,20 @@ class Walker(nn.Module):
         return float(self.place.detach())
 
 
-def walk(values: list[float], **training: Any) -> tuple[Walker, Fit, list[float]]:
+def walk(values: list[float], start_competes: bool = False, **training: Any) -> tuple[Walker, Fit, list[float]]:
     """Train by pushing `place` up; validation says `values` in turn. Also returns the place at each validation."""
     module, seen = Walker(), []
 
     def epoch(_number: int) -> Iterator[Tensor]:
         yield -module.place.sum()
 
-    def validate() -> float:
+    def validate(_number: int) -> float:
         seen.append(module.at())
         return values[len(seen) - 1]
 
     settings = {"validate_every": 1, "weight_decay": 0.0, "warmup_epochs": 0} | training
-    found = fit(
-        module, [([module.place], 1.0)], Training.model_validate(settings), epoch, validate, RunOptions(), "walk"
-    )
+    config = Training.model_validate(settings)
+    found = fit(module, [([module.place], 1.0)], config, epoch, validate, RunOptions(), "walk", start_competes)
     return module, found, seen
 
 
@@ -165,16 +167,23 @@ def test_fit_keeps_the_state_that_validated_best() -> None:
     assert not module.training
 
 
-def test_fit_stops_by_patience_and_an_untrained_state_may_win() -> None:
-    module, found, seen = walk([0.9] + [0.1] * 20, epochs=20, patience=3)
+def test_fit_stops_by_patience_and_a_start_that_competes_may_win() -> None:
+    module, found, seen = walk([0.9] + [0.1] * 20, start_competes=True, epochs=20, patience=3)
     assert (found.best, found.best_epoch) == (0.9, 0)
     assert len(seen) == 4
     assert module.at() == 0.0
 
 
+def test_an_untrained_start_does_not_compete_however_lucky() -> None:
+    module, found, seen = walk([0.9, 0.1, 0.2, 0.1], epochs=3)
+    assert (found.best, found.best_epoch) == (0.2, 2)
+    assert module.at() == seen[2]
+    assert found.curve[0][2] == 0.9
+
+
 def test_an_equal_validation_is_not_a_better_one() -> None:
     _, found, seen = walk([0.5] * 20, epochs=20, patience=2)
-    assert (found.best_epoch, len(seen)) == (0, 3)
+    assert (found.best_epoch, len(seen)) == (1, 4)
 
 
 def test_a_better_validation_renews_patience() -> None:
@@ -215,7 +224,7 @@ def test_a_groups_factor_scales_its_learning_rate() -> None:
         [([whole.place], 1.0), ([tenth.place], 0.1)],
         Training(epochs=1, warmup_epochs=0, learning_rate=0.01, weight_decay=0.0),
         lambda _number: iter([-(whole.place + tenth.place).sum()]),
-        lambda: next(values),
+        lambda _number: next(values),
         RunOptions(),
         "both",
     )
@@ -280,5 +289,5 @@ def test_progress_is_told_every_epoch() -> None:
     options, values = RunOptions(progress=progress), iter([0.1, 0.2])
     module = Walker()
     losses: Callable[[int], Iterator[Tensor]] = lambda _number: iter([module.place.sum()])  # noqa: E731
-    fit(module, [([module.place], 1.0)], Training(epochs=2), losses, lambda: next(values), options, "walk")
+    fit(module, [([module.place], 1.0)], Training(epochs=2), losses, lambda _number: next(values), options, "walk")
     assert told == [("walk", 2, [1, 2])]
