@@ -64,6 +64,12 @@ def run_tiny(out: Path, store: Path, *overrides: str, watch: bool = False) -> Ti
 
 
 @pytest.fixture(scope="session")
+def tiny_runner() -> RunTiny:
+    """`run_tiny`, for folders and overrides of one's own."""
+    return run_tiny
+
+
+@pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     """One finished run that nobody changes."""
     folder = tmp_path_factory.mktemp("tiny")

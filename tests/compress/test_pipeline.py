@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from benchmarks.result import Result
@@ -17,6 +18,7 @@ NO_TEACHER_TRAINING = (
     "source.method.frozen_epochs=0",
     "target.method.training.epochs=0",
     "target.method.frozen_epochs=0",
+    "variants.control.distil.training={epochs: 12, batch_size: 16}",
 )
 
 
@@ -87,6 +89,16 @@ def test_two_fresh_runs_make_the_same_files_whoever_watches(tiny_run, second_run
     for manifest in (one, two):
         del manifest["files"]["evidence.json"]
     assert one == two
+
+
+def test_a_teacher_shows_its_students_warm_items_only(tiny_run):
+    """Students mask cold items in training: one in the teacher's list would cost them thousands of nats."""
+    [split] = tiny_run.store.glob("data/*/domains/target/split.npz")
+    cold = np.load(split)["cold_items"]
+    [lists] = tiny_run.store.glob("target/*/score_items.npy")
+    named = np.load(lists)
+    assert len(cold) == 2 and named.shape[1] == 10
+    assert not np.isin(named, [0, *cold]).any()
 
 
 def test_a_change_runs_again_only_what_depends_on_it(tiny_run, rerun):
