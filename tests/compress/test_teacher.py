@@ -203,7 +203,7 @@ def test_cold_items_are_their_texts_and_nothing_else(teacher: TwoLevelTeacher, f
     assert not torch.equal(teacher.table()[1], teacher.text_vectors()[1])
     with torch.no_grad():
         teacher.ids.zero_()
-        teacher.bank[cold - 1] = 100.0  # would win every softmax
+        teacher.bank[cold[::2] - 1], teacher.bank[cold[1::2] - 1] = 100.0, -100.0  # one would win every softmax
     config = SMALL.model_copy(update={"frozen_epochs": 6})
     found = teacher.train_two_level(config, film_dataset, np.random.default_rng(0), OPTIONS, "teacher")
     assert found.curve[1][1] < 1.2 * math.log(film_dataset.n_items)
