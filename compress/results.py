@@ -105,7 +105,7 @@ def comparisons(
     best = next((row["variant"] for row in rows if row["name"] in leaders.get("teacher", ())), None)
     for other in teachers:
         if best is not None and other != best:
-            pairs.append((best, leaders["teacher"], other, _fp32_names(rows, "teacher", other)))
+            pairs.append(("teacher", leaders["teacher"], "teacher", _fp32_names(rows, "teacher", other)))
     if shipped is not None:
         own = [r["name"] for r in rows if (r["variant"], r["seed"]) == (shipped["variant"], shipped["seed"])]
         fp32 = next(name for name in own if name.endswith("-fp32"))

@@ -39,6 +39,16 @@ def open_session(
         raise UsageError(f"{graph.name}: onnxruntime cannot load it ({first_line(error)})") from None
 
 
+ONE_BY_ONE = "slimrec.one_by_one"
+"""Metadata of graphs that scale activations over a whole batch: what is answered must not depend on the neighbours."""
+
+
+def wants_one_by_one(session: ort.InferenceSession) -> bool:
+    """Whether the graph's answer to one input changes with what else is in the batch."""
+    metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
+    return ONE_BY_ONE in metadata
+
+
 def first_line(error: Exception) -> str:
     """The first line of a message, cut to 200 characters."""
     return str(error).strip().partition("\n")[0][:200]
@@ -51,6 +61,7 @@ class Ranker:
         """graph: `history.<precision>.onnx`. Raises UsageError where it cannot be loaded or has other inputs."""
         self._session = open_session(graph, threads=threads, providers=providers, spin=spin)
         self._run: Any = self._session.run
+        self._one_by_one = wants_one_by_one(self._session)
         inputs = {value.name for value in self._session.get_inputs()}
         outputs = {value.name for value in self._session.get_outputs()}
         if inputs != {"history", "exclude", "k"} or not {"scores", "rows"} <= outputs:
@@ -66,6 +77,10 @@ class Ranker:
         k: at most the number of items. Row 0, the history and `exclude` score -inf.
         Returns scores float32 (batch, k) and rows int64 (batch, k).
         """
+        if self._one_by_one and len(history) > 1:
+            starts = np.argmax(history > 0, axis=1)  # without the padding, which would move the scales too
+            parts = [self.rank(history[i : i + 1, starts[i] :], exclude[i : i + 1], k) for i in range(len(history))]
+            return np.concatenate([scores for scores, _ in parts]), np.concatenate([rows for _, rows in parts])
         scores, rows = self._run(
             ("scores", "rows"), {"history": history, "exclude": exclude, "k": np.array([k], np.int64)}
         )

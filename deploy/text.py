@@ -8,7 +8,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from deploy.errors import UsageError
-from deploy.ranker import first_line, open_session
+from deploy.ranker import first_line, open_session, wants_one_by_one
 
 Vectors = npt.NDArray[np.float32]
 
@@ -31,7 +31,7 @@ class TextEncoder:
         # Which id pads is without effect: the attention mask hides it.
         self._tokenizer.enable_padding(pad_id=0)
         self._session = open_session(graph, threads=threads)
-        self._batch_size = batch_size
+        self._batch_size = 1 if wants_one_by_one(self._session) else batch_size
         inputs = {value.name for value in self._session.get_inputs()}
         outputs = [value.name for value in self._session.get_outputs()]
         if inputs != {"input_ids", "attention_mask"} or outputs != ["vectors"]:

@@ -12,6 +12,7 @@ from pydantic import Field
 from compress.models.sequence import SequenceModel
 from compress.quantize.graph import history_graph
 from compress.stage import Entry, Shorthand
+from deploy.ranker import ONE_BY_ONE
 
 
 class Int8PerRow(Entry):
@@ -20,7 +21,7 @@ class Int8PerRow(Entry):
     name: Literal["int8_per_row"] = "int8_per_row"
 
     def history(self, model: SequenceModel, out: Path) -> None:
-        onnx.save(history_graph(model, "int8"), out)
+        onnx.save(marked(history_graph(model, "int8")), out)
 
 
 class Int8Dynamic(Entry):
@@ -57,6 +58,13 @@ class Int8Dynamic(Entry):
             )
         finally:
             root.setLevel(level)
+        onnx.save(marked(onnx.load(out)), out)
+
+
+def marked(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Tell the runtime that activations get one scale per call, so that it asks for one history or text at a time."""
+    onnx.helper.set_model_props(model, {ONE_BY_ONE: "activations are scaled over the batch"})
+    return model
 
 
 HistoryQuantizer = Annotated[Int8PerRow | Int8Dynamic, Field(discriminator="name"), Shorthand]

@@ -116,7 +116,7 @@ def test_comparisons_are_paired_averaged_over_seeds_and_holm_corrected(
         ("student small", "control", student, control),
         ("student small", "teacher big", student, teacher),
         ("control", "baseline ease", control, gains["ease"]),
-        ("big-fp32", "plain-fp32", teacher, gains["plain-fp32"]),
+        ("teacher big", "teacher plain", teacher, gains["plain-fp32"]),
         ("small-int8", "small-fp32", gains["small-int8"], student),
     ]
     assert [(c.a, c.b) for c in found] == [(a, b) for a, b, _, _ in wanted]
