@@ -103,39 +103,35 @@ class _Fp32Table:
 
 
 class _Int8Table:
-    """(dim, n_items + 1) int8 and a scale per item, so that one outlier item does not coarsen all others.
+    """(n_items + 1, dim) int8 and a scale per item, so that one outlier item does not coarsen all others.
 
-    7 bits: on CPUs without VNNI two products of 8-bit values overflow the 16 bits they are added in. The rows lie in
-    columns because that is how MatMulInteger reads them; gathering a history from columns costs little.
+    7 bits: on CPUs without VNNI two products of 8-bit values overflow the 16 bits they are added in. ONNX Runtime
+    transposes the table once, when it loads the graph, and fuses what follows into one DynamicQuantizeMatMul.
     """
 
     def __init__(self, g: GraphBuilder, model: SequenceModel) -> None:
         values, scales = quantize_rows(model.item_table.detach().cpu().numpy())
-        self.g, self.table = g, g.constant("item_table", values.T)
-        self.scales = g.constant("item_scales", scales)
+        self.g, self.table = g, g.constant("item_table", values)
+        self.scales = g.constant("item_scales", scales[:, None])
 
     def look_up(self, rows: str) -> str:
         g = self.g
-        columns = g.add("Gather", self.table, rows, name="history_columns", axis=1)
-        whole = g.add(
-            "Cast",
-            g.add("Transpose", columns, name="history_int8", perm=[1, 2, 0]),
-            name="history_whole",
-            to=TensorProto.FLOAT,
+        whole = g.add("Gather", self.table, rows, name="history_int8", axis=0)
+        scales = g.add("Gather", self.scales, rows, name="history_scales", axis=0)
+        return g.add(
+            "Mul", g.add("Cast", whole, name="history_whole", to=TensorProto.FLOAT), scales, name="history_vectors"
         )
-        scales = g.add(
-            "Unsqueeze", g.add("Gather", self.scales, rows, name="history_scales"), g.ints(-1), name="history_scale"
-        )
-        return g.add("Mul", whole, scales, name="history_vectors")
 
     def scores(self, user: str) -> str:
         g = self.g
+        columns = g.add("Transpose", self.table, name="item_columns", perm=[1, 0])
+        per_item = g.add("Reshape", self.scales, g.ints(-1), name="item_scales_flat")
         whole = g.add("DynamicQuantizeLinear", user, name="user_uint8", outputs=3)
-        product = g.add("MatMulInteger", whole, self.table, "user_uint8_2", name="products")
-        per_item = g.add(
-            "Mul", g.add("Cast", product, name="products_float", to=TensorProto.FLOAT), self.scales, name="per_item"
+        product = g.add("MatMulInteger", whole, columns, "user_uint8_2", name="products")
+        scales = g.add("Mul", "user_uint8_1", per_item, name="product_scales")
+        return g.add(
+            "Mul", g.add("Cast", product, name="products_float", to=TensorProto.FLOAT), scales, name="all_scores"
         )
-        return g.add("Mul", per_item, "user_uint8_1", name="all_scores")
 
 
 def quantize_rows(table: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
