@@ -138,7 +138,8 @@ def quantize_rows(table: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray
     """(rows, dim) float32 -> int8 in [-63, 63] and a scale per row: row ~ int8 * scale. Zero rows stay zero."""
     scales = np.abs(table).max(1) / 63.0
     safe = np.where(scales > 0, scales, 1.0)[:, None]
-    return np.rint(table / safe).astype(np.int8), scales.astype(np.float32)
+    # denormal scales lose digits: the quotient can leave the range
+    return np.rint(table / safe).clip(-63, 63).astype(np.int8), scales.astype(np.float32)
 
 
 def _encode(g: GraphBuilder, model: SequenceModel, vectors: str) -> str:
