@@ -295,9 +295,12 @@ def _labels(points: Sequence[Point]) -> list[dict[str, Any]]:
     """Names of the chosen models, clear of their markers and inside the plot; controls below, the rest above."""
     places = [math.log10(point.cost) for point in points]
     left, width = min(places), max(max(places) - min(places), 1e-9)
-    labels = []
+    labels, labelled = [], set()
     for point, place in zip(points, places, strict=True):
-        if point.named:
+        # the precisions of one variant lie too close together for a name each
+        group = (point.model.variant, point.name.removeprefix(point.model.name))
+        if point.named and group not in labelled:
+            labelled.add(group)
             share = (place - left) / width
             labels.append(
                 {

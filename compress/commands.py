@@ -178,12 +178,12 @@ def find_recipe(recipe: Path) -> Path:
 
 
 def _let_idle_threads_sleep() -> None:
-    """On busy cores OpenMP threads that spin while they wait steal from those that work: measured several times slower.
+    """OpenMP threads that spin while they wait steal busy cores from those that work; ones that sleep wake late.
 
-    Read when the runtime is loaded, so it has to be said before torch is imported; what the user set stays.
+    A short spin costs little in either case (docs/LOG.md). The runtime reads this when torch loads it; what the user
+    set stays.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def _console() -> Console:

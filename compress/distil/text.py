@@ -17,7 +17,7 @@ from compress.stage import Entry, RunOptions
 class TextTraining(Entry):
     """How the text student is trained: AdamW, linear decay to zero."""
 
-    epochs: Annotated[int, Field(ge=0)] = 4
+    epochs: Annotated[int, Field(ge=0)] = 3
     batch_size: PositiveInt = 64
     learning_rate: PositiveFloat = 5e-4
 

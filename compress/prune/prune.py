@@ -42,7 +42,7 @@ class Structured(Entry):
 class StructuredSequence(Structured):
     """The sequence encoder's, and its re-distillation afterwards."""
 
-    recovery: Training = Training(epochs=10, learning_rate=5e-4)
+    recovery: Training = Training(epochs=6, learning_rate=5e-4)
 
 
 class StructuredText(Structured):
@@ -50,7 +50,7 @@ class StructuredText(Structured):
 
     keep_heads: Kept = 0.5
     vocabulary: bool = True
-    recovery: TextTraining = TextTraining(epochs=8)
+    recovery: TextTraining = TextTraining(epochs=6)
 
 
 class PruneConfig(StageConfig):

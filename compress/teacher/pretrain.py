@@ -22,7 +22,7 @@ class MaskedLM(Entry):
     """Mask tokens (80 % mask, 10 % random, 10 % unchanged) and predict them through the tied word embeddings."""
 
     name: Literal["masked_lm"] = "masked_lm"
-    epochs: PositiveInt = 3
+    epochs: PositiveInt = 2
     batch_size: PositiveInt = 64
     learning_rate: PositiveFloat = 2e-4
     mask_share: Share = 0.15
