@@ -150,6 +150,9 @@ class Model(Record):
     rss_mb: float | None = None
     load_ms: float | None = None
     seed: int | None = None
+    top10_overlap: float | None = Field(
+        default=None, description="share of the first 10 items that the fp32 model names too, over validation cases"
+    )
 
 
 class Gate(Record):

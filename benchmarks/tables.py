@@ -35,8 +35,8 @@ def write_tables(recipe: str, result: Result) -> None:
 def markdown(result: Result) -> str:
     """One row per variant and precision: mean over seeds, latency of the first seed, then what was compared."""
     lines = [
-        "| model | role | NDCG@10 valid | NDCG@10 test | recall@10 test | cold NDCG@10 | MB | p50 ms "
-        "| x teacher cached | x teacher text |",
+        "| model | role | NDCG@10 valid | test | cold items | top-10 as fp32 | MB | p50 ms "
+        "| x teacher cached | x text |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     groups: dict[tuple[str, str], list[Model]] = defaultdict(list)
@@ -59,8 +59,8 @@ def _row(variant: str, precision: str, models: list[Model], result: Result) -> s
         first.role + (" *" if first.chosen else ""),
         f"{fmean(model.accuracy.valid.ndcg_10 or 0.0 for model in models):.4f}",
         f"{fmean(model.accuracy.test.ndcg_10 or 0.0 for model in models):.4f}",
-        f"{fmean(model.accuracy.test.recall_10 or 0.0 for model in models):.4f}",
-        _mean([model.accuracy.segments.cold_items.ndcg_10 for model in models]),
+        _mean([model.accuracy.segments.cold_items.ndcg_10 for model in models], 4),
+        _mean([model.top10_overlap for model in models], 3),
         f"{first.size_bytes / 1e6:.2f}" if row else "",
         f"{row.p50_ms:.3f}" if row else "",
         _times(row, "ratio_to_teacher"),
@@ -69,9 +69,9 @@ def _row(variant: str, precision: str, models: list[Model], result: Result) -> s
     return "| " + " | ".join(cells) + " |"
 
 
-def _mean(values: list[float | None]) -> str:
+def _mean(values: list[float | None], digits: int) -> str:
     known = [value for value in values if value is not None]
-    return f"{fmean(known):.4f}" if known else ""
+    return f"{fmean(known):.{digits}f}" if known else ""
 
 
 def _times(row: LatencyRow | None, name: str) -> str:

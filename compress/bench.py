@@ -118,6 +118,7 @@ def _measure_accuracy(candidate: Candidate, dataset: Dataset) -> dict[str, NDArr
         "precision": candidate.precision.split("_")[0],
         "params": sum(candidate.facts["params"].values()),
         "size_bytes": size_bytes(candidate, dataset),
+        "top10_overlap": read_json(candidate.folder / "parity.json")[candidate.graph.name]["top10_overlap"],
         "accuracy": accuracy,
         "latency": [],
     }

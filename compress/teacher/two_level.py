@@ -7,12 +7,12 @@ first trained layer is cached.
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -31,14 +31,13 @@ class TwoLevel(EncoderSizes):
     blocks: PositiveInt = 2
     heads: PositiveInt = 4
     neurons: PositiveInt = 256
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
     id_vectors: bool = True  # warm items also get a free vector, which text alone cannot give
     trained_layers: NonNegativeInt = 2
     texts_per_step: PositiveInt = 64
     text_learning_rate_factor: PositiveFloat = 0.05
     frozen_epochs: NonNegativeInt = 2  # epochs before the LM starts to move, so that its first gradients mean something
     text_epochs: NonNegativeInt = 6  # epochs in which the LM moves; then its vectors stay and epochs are cheap
-    training: Training = Training(epochs=20)
+    training: Training = Training(epochs=24)
 
 
 class TwoLevelTeacher(nn.Module):
