@@ -71,10 +71,6 @@ class Run:
     gates: dict[str, GateReport] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
 
-    def chains(self, *roles: str) -> list[Chain]:
-        """Chains that came as far as their graphs."""
-        return [c for (stage, c) in self.artifacts if c is not None and stage == "quantize" and c.role in roles]
-
 
 def steps(recipe: Recipe) -> Iterator[Step]:
     """Every step of a recipe in the order it runs: shared stages, then chain by chain, then what gathers them."""
