@@ -13,7 +13,7 @@ demo: $(VENV)/.compress  ## MovieLens-100k and MiniLM through every stage, into 
 	$(BIN)/slimrec run recipes/quickstart.yaml --out runs/quickstart
 
 test: $(VENV)/.dev $(DEVICE_VENV)/.base  ## the whole suite; no network once set up
-	SLIMREC_DEVICE_PYTHON=$(DEVICE_VENV)/bin/python $(BIN)/python -m pytest
+	SLIMREC_DEVICE_PYTHON=$(abspath $(DEVICE_VENV))/bin/python $(BIN)/python -m pytest
 
 check: $(VENV)/.dev  ## style and types
 	$(BIN)/ruff format --check .
