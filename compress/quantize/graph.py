@@ -4,6 +4,7 @@
 for this small architecture. Equality with torch is checked for every graph (`parity.py`).
 """
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -43,6 +44,11 @@ class GraphBuilder:
     def linear(self, x: str, linear: nn.Linear, name: str) -> str:
         product = self.add("MatMul", x, self.constant(f"{name}.weight", linear.weight.T), name=f"{name}.product")
         return self.add("Add", product, self.constant(f"{name}.bias", linear.bias), name=name)
+
+    def flat_linear(self, x: str, linear: nn.Linear, name: str) -> str:
+        """As `linear`, for (batch, in) alone: one node."""
+        weight, bias = self.constant(f"{name}.weight", linear.weight.T), self.constant(f"{name}.bias", linear.bias)
+        return self.add("Gemm", x, weight, bias, name=name)
 
     def layer_norm(self, x: str, norm: nn.LayerNorm, name: str) -> str:
         scale, bias = self.constant(f"{name}.scale", norm.weight), self.constant(f"{name}.shift", norm.bias)
@@ -155,38 +161,54 @@ def _encode(g: GraphBuilder, model: SequenceModel, vectors: str) -> str:
     )
     padding = g.add("Unsqueeze", hidden_or_not, g.ints(1, 2), name="padding")
     hidden = vectors
-    blocks = model.encoder.each_block()
-    for index, block in enumerate(blocks):
-        hidden = _block(g, block, hidden, padding, f"block{index}", last=index == len(blocks) - 1)
-    user = g.add("Squeeze", hidden, g.ints(1), name="last_hidden")
-    return g.layer_norm(user, model.encoder.norm, "user")
+    *earlier, final = model.encoder.each_block()
+    for index, block in enumerate(earlier):
+        hidden = _block(g, block, hidden, padding, f"block{index}")
+    return g.layer_norm(_newest(g, final, hidden, padding, f"block{len(earlier)}"), model.encoder.norm, "user")
 
 
-def _block(g: GraphBuilder, block: Block, hidden: str, padding: str, name: str, last: bool) -> str:
+def _block(g: GraphBuilder, block: Block, hidden: str, padding: str, name: str) -> str:
+    """A block over all events: (batch, length, dim) -> the same."""
     normed = g.layer_norm(hidden, block.attention_norm, f"{name}.attention_norm")
-    asked = residual = hidden
-    if last:  # only the newest event's output is wanted
-        newest = (g.ints(-1), g.constant("end", np.array([2**62], np.int64)), g.ints(1))
-        residual = g.add("Slice", hidden, *newest, name=f"{name}.newest")
-        asked = g.add("Slice", normed, *newest, name=f"{name}.newest_normed")
-    else:
-        asked = normed
-    query = _heads(g, block, g.linear(asked, block.query, f"{name}.query"), f"{name}.query_heads", [0, 2, 1, 3])
+    query = _heads(g, block, g.linear(normed, block.query, f"{name}.query"), f"{name}.query_heads", [0, 2, 1, 3])
+    mixed = _attend(g, block, query, normed, padding, name, last=False)
+    by_event = g.add("Transpose", mixed, name=f"{name}.by_event", perm=[0, 2, 1, 3])
+    flat = g.add("Reshape", by_event, g.ints(0, 0, block.heads * block.head_dim), name=f"{name}.flat")
+    return _feed_forward(g, block, hidden, g.linear(flat, block.output, f"{name}.output"), name, g.linear)
+
+
+def _newest(g: GraphBuilder, block: Block, hidden: str, padding: str, name: str) -> str:
+    """The last block for the newest event alone: (batch, length, dim) -> (batch, dim). Two dimensions, so that a linear
+    map and its bias are one node and heads need no transposing."""
+    normed = g.layer_norm(hidden, block.attention_norm, f"{name}.attention_norm")
+    newest = g.constant("newest", np.int64(-1))
+    residual = g.add("Gather", hidden, newest, name=f"{name}.newest", axis=1)
+    asked = g.add("Gather", normed, newest, name=f"{name}.newest_normed", axis=1)
+    query = g.flat_linear(asked, block.query, f"{name}.query")
+    query = g.add("Reshape", query, g.ints(0, block.heads, 1, block.head_dim), name=f"{name}.query_heads")
+    mixed = _attend(g, block, query, normed, padding, name, last=True)
+    flat = g.add("Reshape", mixed, g.ints(0, block.heads * block.head_dim), name=f"{name}.flat")
+    return _feed_forward(g, block, residual, g.flat_linear(flat, block.output, f"{name}.output"), name, g.flat_linear)
+
+
+def _attend(g: GraphBuilder, block: Block, query: str, normed: str, padding: str, name: str, last: bool) -> str:
+    """query (batch, heads, queries, head_dim) over all events -> mixed values of the same shape."""
     key = _heads(g, block, g.linear(normed, block.key, f"{name}.key"), f"{name}.key_heads", [0, 2, 3, 1])
     value = _heads(g, block, g.linear(normed, block.value, f"{name}.value"), f"{name}.value_heads", [0, 2, 1, 3])
     weights = g.add("MatMul", query, key, name=f"{name}.similarity")
-    weights = g.add(
-        "Mul", weights, g.constant(f"{name}.scaling", np.float32(block.head_dim**-0.5)), name=f"{name}.scaled"
-    )
-    biased = g.add("Add", weights, _bias(g, block, name, last), name=f"{name}.biased")
+    scaling = g.constant(f"{name}.scaling", np.float32(block.head_dim**-0.5))
+    scaled = g.add("Mul", weights, scaling, name=f"{name}.scaled")
+    biased = g.add("Add", scaled, _bias(g, block, name, last), name=f"{name}.biased")
     shown = g.add("Softmax", g.add("Add", biased, padding, name=f"{name}.shown"), name=f"{name}.attention", axis=-1)
-    mixed = g.add(
-        "Transpose", g.add("MatMul", shown, value, name=f"{name}.mixed"), name=f"{name}.by_event", perm=[0, 2, 1, 3]
-    )
-    flat = g.add("Reshape", mixed, g.ints(0, 0, block.heads * block.head_dim), name=f"{name}.flat")
-    attended = g.add("Add", residual, g.linear(flat, block.output, f"{name}.output"), name=f"{name}.attended")
-    up = g.linear(g.layer_norm(attended, block.neuron_norm, f"{name}.neuron_norm"), block.up, f"{name}.up")
-    down = g.linear(g.add("Gelu", up, name=f"{name}.gelu"), block.down, f"{name}.down")
+    return g.add("MatMul", shown, value, name=f"{name}.mixed")
+
+
+def _feed_forward(
+    g: GraphBuilder, block: Block, residual: str, output: str, name: str, linear: Callable[[str, nn.Linear, str], str]
+) -> str:
+    attended = g.add("Add", residual, output, name=f"{name}.attended")
+    up = linear(g.layer_norm(attended, block.neuron_norm, f"{name}.neuron_norm"), block.up, f"{name}.up")
+    down = linear(g.add("Gelu", up, name=f"{name}.gelu"), block.down, f"{name}.down")
     return g.add("Add", attended, down, name=f"{name}.out")
 
 

@@ -28,7 +28,6 @@ class TwoLevel(EncoderSizes):
 
     name: Literal["two_level"] = "two_level"
     dim: PositiveInt = 128
-    blocks: PositiveInt = 2
     heads: PositiveInt = 4
     neurons: PositiveInt = 256
     id_vectors: bool = True  # warm items also get a free vector, which text alone cannot give
@@ -37,7 +36,7 @@ class TwoLevel(EncoderSizes):
     text_learning_rate_factor: PositiveFloat = 0.05
     frozen_epochs: NonNegativeInt = 2  # epochs before the LM starts to move, so that its first gradients mean something
     text_epochs: NonNegativeInt = 6  # epochs in which the LM moves; then its vectors stay and epochs are cheap
-    training: Training = Training(epochs=24)
+    training: Training = Training(epochs=20)
 
 
 class TwoLevelTeacher(nn.Module):
