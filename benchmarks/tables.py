@@ -97,7 +97,10 @@ def _notes(result: Result) -> list[str]:
             f"{result.gate.control_valid:.4f} on validation"
         )
     if result.transfer_ratio is not None:
-        notes.append(f"- transfer ratio {result.transfer_ratio:.2f}")
+        lead = next((c for c in result.comparisons if c.a.startswith("teacher") and c.b.startswith("control")), None)
+        tie = lead is not None and lead.ci95[0] <= 0 <= lead.ci95[1]
+        caveat = "; the teacher's own lead is a tie, so it says little" if tie else ""
+        notes.append(f"- transfer ratio {result.transfer_ratio:.2f}{caveat}")
     if result.bundle:
         size, text = result.bundle.size_bytes / 1e6, result.bundle.text_encoder_bytes / 1e6
         notes.append(f"- bundle {size:.2f} MB, of it the text encoder {text:.2f} MB")
