@@ -20,8 +20,8 @@ from benchmarks.measure import Latency, latency, speedup
 from compress.accuracy import DEPTH, accuracy_of
 from compress.chain import Chain, gathered
 from compress.data.dataset import SETS, Cases, Dataset
-from compress.models.folder import load_sequence, read_json, write_json
-from compress.models.sequence import SequenceModel
+from compress.models.folder import load_scorer, read_json, write_json
+from compress.models.mix import Scorer
 from compress.stage import Inputs, RunOptions, StageConfig
 from deploy.ranker import CPU, Ranker
 
@@ -288,23 +288,21 @@ def _teacher_paths(
             threads=config.threads,
         )
         yield TimedPath(teacher, "text", "onnxruntime", device, partial(text.recommend, k=config.k))
-    model = load_sequence(dict(gathered(inputs, "prune"))[teacher.chain])
+    model = load_scorer(dict(gathered(inputs, "prune"))[teacher.chain])
     if model is not None:
         yield TimedPath(teacher, "cached", "torch", device, _in_torch(model.to(device), dataset, config))
 
 
-def _in_torch(
-    model: SequenceModel, dataset: Dataset, config: BenchConfig
-) -> Callable[[Sequence[Sequence[str]]], object]:
-    items, device = IdMap(dataset.item_ids), model.item_table.device
+def _in_torch(model: Scorer, dataset: Dataset, config: BenchConfig) -> Callable[[Sequence[Sequence[str]]], object]:
+    items, device = IdMap(dataset.item_ids), model.device
 
     @torch.inference_mode()
     def recommend(queries: Sequence[Sequence[str]]) -> object:
         threads = torch.get_num_threads()
         torch.set_num_threads(config.threads)
-        history, _ = items.rows(queries, model.shape.max_history)
+        history, _ = items.rows(queries, model.max_history)
         rows = torch.from_numpy(history).to(device)
-        scores = model.user_vectors(rows) @ model.item_table.T
+        scores = model.scores(rows)
         scores[:, 0] = -torch.inf
         best = scores.scatter_(1, rows, -torch.inf).topk(config.k)
         torch.set_num_threads(threads)

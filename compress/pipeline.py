@@ -10,7 +10,7 @@ from benchmarks.result import Result
 from benchmarks.tables import RESULTS
 from compress.baselines.run import BaselinesConfig, train_baselines
 from compress.bench import BenchConfig, bench, bench_fingerprint
-from compress.chain import Chain, gathered_name
+from compress.chain import Chain, Role, gathered_name
 from compress.data.load import DataConfig, load_data, source_digests
 from compress.distil.distil import DistilConfig, distil
 from compress.gate import GateReport, check_gate
@@ -22,18 +22,20 @@ from compress.recipe import ROLES, Recipe, Variant
 from compress.select import SelectConfig, select
 from compress.stage import RunOptions, Stage, StageConfig
 from compress.store import Artifact, Store, artifact_key, config_digest
+from compress.teacher.mix import MixConfig, mix
 from compress.teacher.pretrain import PretrainConfig, backbone_digests, pretrain
 from compress.teacher.transfer import SourceConfig, TargetConfig, train_source, train_target
 from deploy.errors import UsageError
 
 STAGES = (
     Stage("data", (), DataConfig, load_data, "shared", fingerprint=source_digests),
-    Stage("baselines", ("data",), BaselinesConfig, train_baselines, "shared"),
+    Stage("baselines", ("data",), BaselinesConfig, train_baselines, "shared", version=2),
     Stage("pretrain", ("data",), PretrainConfig, pretrain, fingerprint=backbone_digests),
     Stage("source", ("data", "pretrain"), SourceConfig, train_source),
-    Stage("target", ("data", "source"), TargetConfig, train_target),
-    Stage("distil", ("data", "target"), DistilConfig, distil),
-    Stage("prune", ("data", "target", "distil"), PruneConfig, prune),
+    Stage("target", ("data", "source"), TargetConfig, train_target, version=2),
+    Stage("mix", ("data", "baselines", "target"), MixConfig, mix),
+    Stage("distil", ("data", "mix"), DistilConfig, distil),
+    Stage("prune", ("data", "mix", "distil"), PruneConfig, prune),
     Stage("quantize", ("data", "prune"), QuantizeConfig, quantize),
     Stage(
         "bench", ("data", "baselines", "prune", "quantize"), BenchConfig, bench, "gather", fingerprint=bench_fingerprint
@@ -57,6 +59,7 @@ class Step:
     stage: Stage
     chain: Chain | None
     config: StageConfig
+    members: tuple[Chain, ...] = ()  # chains of other variants whose models it reads
 
     @property
     def title(self) -> str:
@@ -73,25 +76,26 @@ class Run:
 
 
 def steps(recipe: Recipe) -> Iterator[Step]:
-    """Every step of a recipe in the order it runs: shared stages, then chain by chain, then what gathers them."""
+    """Every step of a recipe in the order it runs: shared stages, the chains of one role after the other, what gathers
+    them. Within a role stage by stage: a mix finds all teachers there, the gate the teachers of all seeds."""
     for stage in STAGES:
         if stage.scope == "shared":
             yield Step(stage, None, recipe.shared[stage.name])
     for role in ROLES:
-        for variant in recipe.variants:
-            if variant.role == role:
-                yield from _variant_steps(variant, recipe.seeds)
+        for stage in STAGES:
+            for variant in recipe.variants if stage.scope == "variant" else ():
+                if variant.role == role:
+                    yield from _seeds_of(stage, variant, recipe)
     for stage in STAGES:
         if stage.scope == "gather":
             yield Step(stage, None, recipe.shared[stage.name])
 
 
-def _variant_steps(variant: Variant, seeds: tuple[int, ...]) -> Iterator[Step]:
-    """Stage by stage, so that the gate finds the teachers of all seeds before any student starts."""
-    for stage in STAGES:
-        for seed in seeds if stage.scope == "variant" else ():
-            config = variant.configs[stage.name].model_copy(update={"seed": seed})
-            yield Step(stage, Chain(variant.role, variant.name, seed), config)
+def _seeds_of(stage: Stage, variant: Variant, recipe: Recipe) -> Iterator[Step]:
+    for seed in recipe.seeds:
+        config = variant.configs[stage.name].model_copy(update={"seed": seed})
+        members = tuple(Chain(v.role, v.name, seed) for v in recipe.variants if v.name in config.reads)
+        yield Step(stage, Chain(variant.role, variant.name, seed), config, members)
 
 
 def check_sources(recipe: Recipe) -> None:
@@ -137,8 +141,8 @@ AFTER_GATE = ("distil", "prune", "quantize")
 
 
 def step_inputs(step: Step, artifacts: Mapping[tuple[str, Chain | None], Artifact]) -> dict[str, Artifact]:
-    """The artifacts a step reads, by the names its function knows them under."""
-    found: dict[str, Artifact] = {}
+    """The artifacts a step reads, by the names its function knows them under. Raises KeyError where one is missing."""
+    found = {gathered_name("member", chain): artifacts[MEMBER_STAGE[chain.role], chain] for chain in step.members}
     for name in step.stage.inputs:
         if step.stage.scope == "gather" and BY_NAME[name].scope == "variant":
             every = [(chain, a) for (stage, chain), a in artifacts.items() if stage == name and chain is not None]
@@ -148,6 +152,8 @@ def step_inputs(step: Step, artifacts: Mapping[tuple[str, Chain | None], Artifac
     return found
 
 
+MEMBER_STAGE: Mapping[Role, str] = {"control": "distil", "teacher": "target"}
+"""What a variant gives to another one's mix: a control its student, a teacher itself before its own mix."""
 BY_NAME = {stage.name: stage for stage in STAGES}
 
 
@@ -164,7 +170,7 @@ def _ask_gate(recipe: Recipe, chain: Chain, run: Run, options: RunOptions) -> No
 
 def _gate(recipe: Recipe, variant: str, artifacts: Mapping[tuple[str, Chain | None], Artifact]) -> GateReport:
     """Raises KeyError where a teacher or a control is not there yet."""
-    teachers = [artifacts["target", Chain("student", variant, seed)].path for seed in recipe.seeds]
+    teachers = [artifacts["mix", Chain("student", variant, seed)].path for seed in recipe.seeds]
     controls = [
         [artifacts["distil", Chain("control", other.name, seed)].path for seed in recipe.seeds]
         for other in recipe.variants

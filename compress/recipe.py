@@ -95,6 +95,7 @@ class _Parser:
         }
         variants = tuple(self._variants())
         self._check_roles()
+        self._check_members(variants, shared)
         if self.errors:
             raise UsageError(dict.fromkeys(self.errors))
         return Recipe(name, " ".join(description.split()), seeds, shared, variants)
@@ -119,6 +120,18 @@ class _Parser:
             self.errors.append("variants: a student needs a control to be compared with; add one with role: control")
         else:
             self.errors.append("variants: nothing can ship; add one with role: control, or a student and a control")
+
+    def _check_members(self, variants: Sequence[Variant], shared: Mapping[str, StageConfig]) -> None:
+        baselines = [model.name for model in getattr(shared.get("baselines"), "models", ())]
+        for variant in variants:
+            for stage, config in variant.configs.items():
+                allowed = [v.name for v in variants if v.role in ("control", "teacher") and v is not variant]
+                for name in config.reads:
+                    if name not in [*allowed, *baselines]:
+                        self.errors.append(
+                            f"variants.{variant.name}: {stage}.members: no such control, teacher or baseline; allowed: "
+                            f"{', '.join([*allowed, *baselines])} (got {name!r})"
+                        )
 
     def _variants(self) -> Iterator[Variant]:
         raw = self.raw.get("variants")

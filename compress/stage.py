@@ -49,6 +49,11 @@ class StageConfig(BaseModel):
         """Whether the stage trains a recommender for others to learn from: what no control may have."""
         return False
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of variants and baselines whose models the stage reads beside its own chain's inputs."""
+        return ()
+
     @model_validator(mode="before")
     @classmethod
     def _none_skips(cls, value: Any) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from benchmarks.accuracy import ndcg, ranks_of, top_rows
 from compress.data.dataset import Cases, Dataset
-from compress.models.sequence import SequenceModel
+from compress.models.mix import Scorer
 from compress.stage import Entry, RunOptions
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -135,26 +135,25 @@ def fit(
 
 
 @torch.no_grad()
-def top_of_cases(model: SequenceModel, cases: Cases, depth: int, chunk: int = 512) -> NDArray[np.int32]:
+def top_of_cases(model: Scorer, cases: Cases, depth: int, chunk: int = 512) -> NDArray[np.int32]:
     """The model's answers to `cases`, seen items excluded, whole catalogue ranked: (cases, depth) int32 rows."""
     model.eval()
-    histories = cases.histories(model.shape.max_history)
-    device = model.item_table.device
+    histories = cases.histories(model.max_history)
     parts = []
     for start in range(0, len(cases), chunk):
-        users = model.user_vectors(torch.from_numpy(histories[start : start + chunk]).to(device))
-        scores = (users @ model.item_table.T).float().cpu().numpy()
+        some = torch.from_numpy(histories[start : start + chunk]).to(model.device)
+        scores = model.scores(some).float().cpu().numpy()
         parts.append(top_rows(scores, cases.seen[start : start + chunk], depth))
     return np.concatenate(parts) if parts else np.zeros((0, depth), np.int32)
 
 
-def validation_ranks(model: SequenceModel, dataset: Dataset) -> NDArray[np.int32]:
+def validation_ranks(model: Scorer, dataset: Dataset) -> NDArray[np.int32]:
     """Ranks of the validation targets among the first 1,000 answers, (cases,) int32; 0: not among them."""
     cases = dataset.cases("valid")
     return ranks_of(top_of_cases(model, cases, min(dataset.n_items, 1000)), cases.targets)
 
 
-def validation_ndcg(model: SequenceModel, dataset: Dataset) -> float:
+def validation_ndcg(model: Scorer, dataset: Dataset) -> float:
     return float(ndcg(validation_ranks(model, dataset), 10).mean())
 
 

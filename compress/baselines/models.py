@@ -1,28 +1,31 @@
 """Models without a language model, each tried with the settings that validation chooses among."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from compress.data.dataset import Cases, Dataset
+from compress.data.dataset import Dataset
+from compress.models.mix import ItemBias, ItemItem
 from compress.stage import Entry, Shorthand
 from deploy.errors import UsageError
-
-Score = Callable[[Cases, slice], NDArray[np.float32]]
-"""Scores of the cases in a slice: float32 (cases, n_items + 1)."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting of a model, the scores it gives, and how many numbers it keeps."""
+    """One setting of a model, and the model fitted with it."""
 
-    settings: dict[str, float]
-    score: Score
-    params: int
+    settings: Mapping[str, float]
+    model: ItemItem | ItemBias
+
+    @property
+    def params(self) -> int:
+        """How many numbers it keeps."""
+        return self.model.n_items ** (2 if isinstance(self.model, ItemItem) else 1)
 
 
 class Popularity(Entry):
@@ -31,7 +34,12 @@ class Popularity(Entry):
     name: Literal["popularity"] = "popularity"
 
     def trials(self, data: Dataset) -> Iterator[Trial]:
-        yield Trial({}, _same_for_all(data.popularity), data.n_items)
+        yield Trial({}, _same_for_all(data.popularity))
+
+    def at(self, settings: Mapping[str, float]) -> Self:
+        """This model with the settings of one trial alone."""
+        del settings
+        return self
 
 
 class RecentPopularity(Entry):
@@ -44,7 +52,10 @@ class RecentPopularity(Entry):
 
     def trials(self, data: Dataset) -> Iterator[Trial]:
         for window in self.windows:
-            yield Trial({"window": window}, _same_for_all(recent_popularity(data, window)), data.n_items)
+            yield Trial({"window": window}, _same_for_all(recent_popularity(data, window)))
+
+    def at(self, settings: Mapping[str, float]) -> Self:
+        return self.model_copy(update={"windows": (settings["window"],)})
 
 
 class Ease(Entry):
@@ -76,7 +87,10 @@ class Ease(Entry):
         for penalty in self.lambdas:
             weights = np.zeros((data.n_items + 1, data.n_items + 1), dtype=np.float32)
             weights[1:, 1:] = ease_weights(gram, penalty)
-            yield Trial({"lambda": penalty}, _sum_of_rows(weights, self.last), data.n_items**2)
+            yield Trial({"lambda": penalty}, ItemItem(torch.from_numpy(weights), self.last))
+
+    def at(self, settings: Mapping[str, float]) -> Self:
+        return self.model_copy(update={"lambdas": (settings["lambda"],)})
 
 
 Baseline = Annotated[Popularity | RecentPopularity | Ease, Field(discriminator="name"), Shorthand]
@@ -106,21 +120,6 @@ def _cooccurrence(data: Dataset) -> NDArray[np.float64]:
     return gram
 
 
-def _same_for_all(values: NDArray[np.generic]) -> Score:
-    row = values.astype(np.float32)
-
-    def score(cases: Cases, part: slice) -> NDArray[np.float32]:
-        return np.broadcast_to(row, (len(cases.targets[part]), len(row)))
-
-    return score
-
-
-def _sum_of_rows(weights: NDArray[np.float32], last: int) -> Score:
-    def score(cases: Cases, part: slice) -> NDArray[np.float32]:
-        histories = cases.histories(last)[part]
-        total = np.zeros((len(histories), len(weights)), dtype=np.float32)
-        for column in histories.T:
-            total += weights[column]
-        return total
-
-    return score
+def _same_for_all(counts: NDArray[np.number[Any]]) -> ItemBias:
+    """Logarithms of counts order as the counts do, and are what a softmax over the catalogue would learn."""
+    return ItemBias(torch.from_numpy(np.log1p(counts).astype(np.float64)))

@@ -36,8 +36,8 @@ class DistilConfig(StageConfig):
 
 
 def distil(config: DistilConfig, inputs: Inputs, out: Path, options: RunOptions) -> None:
-    """data, target -> a student's model folder; with student `none` the teacher's own."""
-    teacher = inputs["target"]
+    """data, mix -> a student's model folder; with student `none` the teacher's own."""
+    teacher = inputs["mix"]
     rng = seed_everything(config.seed, options)
     if isinstance(config.student, Skip):
         link_tree(teacher, out)

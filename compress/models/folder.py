@@ -8,22 +8,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.models.mix import Mix
 from compress.models.sequence import SequenceModel
 from compress.models.text import TextEncoder
 
-PARTS = ("text", "sequence")
+PARTS = ("text", "sequence", "mix")
 
 
 def write_model(
     out: Path,
     text: TextEncoder | None = None,
     sequence: SequenceModel | None = None,
+    mix: Mix | None = None,
     arrays: Mapping[str, NDArray[Any]] | None = None,
     metrics: Mapping[str, Any] | None = None,
     **facts: Any,
 ) -> None:
     """Write a model folder into the empty `out`. `arrays` become `<name>.npy`, `facts` fields of `model.json`."""
-    parts = {"text": text, "sequence": sequence}
+    parts = {"text": text, "sequence": sequence, "mix": mix}
     for name, part in parts.items():
         if part is not None:
             part.save(out / name)
@@ -45,6 +47,15 @@ def load_text(folder: Path) -> TextEncoder | None:
 
 def load_sequence(folder: Path) -> SequenceModel | None:
     return SequenceModel.load(folder / "sequence") if (folder / "sequence").exists() else None
+
+
+def load_mix(folder: Path) -> Mix | None:
+    return Mix.load(folder / "mix") if (folder / "mix").exists() else None
+
+
+def load_scorer(folder: Path) -> SequenceModel | Mix | None:
+    """What ranks: the mix where there is one, else the sequence model."""
+    return load_mix(folder) or load_sequence(folder)
 
 
 def load_array(folder: Path, name: str) -> NDArray[Any] | None:

@@ -153,6 +153,22 @@ class SequenceModel(nn.Module):
         """histories (batch, length) int64 rows, oldest first, padded with 0 on the left -> (batch, dim)."""
         return self.encoder.last(self.item_table[histories], histories > 0)
 
+    def scores(self, histories: Tensor) -> Tensor:
+        """The same histories -> scores of all items (batch, n_items + 1)."""
+        return self.user_vectors(histories) @ self.item_table.T
+
+    @property
+    def n_items(self) -> int:
+        return self.shape.n_items
+
+    @property
+    def max_history(self) -> int:
+        return self.shape.max_history
+
+    @property
+    def device(self) -> torch.device:
+        return self.item_table.device
+
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True)
         (folder / "config.json").write_text(self.shape.model_dump_json(indent=1) + "\n")

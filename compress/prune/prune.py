@@ -15,7 +15,7 @@ from compress.distil.distil import catalogue_texts, teacher_text, write_student,
 from compress.distil.losses import ListwiseKL, SequenceLoss, VectorMSE
 from compress.distil.sequence import Teaching, resumed_student, student_loss, train_student
 from compress.distil.text import TextTraining, text_losses, train_text
-from compress.models.folder import load_array, load_sequence, load_text
+from compress.models.folder import load_array, load_mix, load_sequence, load_text
 from compress.models.sequence import SequenceEncoder, SequenceModel
 from compress.models.text import TextEncoder
 from compress.prune.criteria import Criterion, FirstOrder, Losses, keep_best
@@ -24,6 +24,7 @@ from compress.prune.vocabulary import prune_vocabulary
 from compress.stage import Entry, Inputs, RunOptions, Shorthand, Skip, StageConfig
 from compress.store import link_tree
 from compress.training import Training, seed_everything, windows
+from deploy.errors import UsageError
 
 Kept = Annotated[float, Field(gt=0.0, le=1.0)]
 CALIBRATION_BATCHES = 8
@@ -64,8 +65,12 @@ class PruneConfig(StageConfig):
 
 
 def prune(config: PruneConfig, inputs: Inputs, out: Path, options: RunOptions) -> None:
-    """data, target, distil -> the pruned model's folder, shapes shrunk and recovered."""
+    """data, mix, distil -> the pruned model's folder, shapes shrunk and recovered."""
     sequence, text = load_sequence(inputs["distil"]), load_text(inputs["distil"])
+    if load_mix(inputs["distil"]) is not None and not (
+        isinstance(config.sequence, Skip) and isinstance(config.text, Skip)
+    ):
+        raise UsageError("prune: a teacher that is a mix is served whole; give its variant prune: none")
     rng = seed_everything(config.seed, options)
     if sequence is not None and isinstance(config.sequence, StructuredSequence):
         _prune_sequence(sequence, config.sequence, config, inputs, rng, out, options)
@@ -84,7 +89,7 @@ def _prune_sequence(
     out: Path,
     options: RunOptions,
 ) -> None:
-    dataset, teaching = Dataset.open(inputs["data"], config.domain), Teaching(inputs["target"])
+    dataset, teaching = Dataset.open(inputs["data"], config.domain), Teaching(inputs["mix"])
     text_map = load_array(inputs["distil"], "text_map")
     student = resumed_student(model, text_map, dataset, teaching)
     cut = windows(dataset.train_sequences(), model.shape.max_history)
@@ -98,7 +103,7 @@ def _prune_sequence(
     train_student(
         student, dataset, teaching, config.loss, structured.recovery, rng, options, "recover", start_competes=True
     )
-    write_student(out, student, dataset, inputs["target"])
+    write_student(out, student, dataset, inputs["mix"])
 
 
 def _prune_text(
@@ -110,7 +115,7 @@ def _prune_text(
     options: RunOptions,
 ) -> None:
     texts = catalogue_texts(inputs["data"])
-    wanted = teacher_text(inputs["target"]).encode(texts)
+    wanted = teacher_text(inputs["mix"]).encode(texts)
     if structured.vocabulary:
         report = prune_vocabulary(encoder, texts)
         options.log(f"prune: vocabulary {report.before} -> {report.after} rows")
@@ -123,7 +128,7 @@ def _prune_text(
 
     _cut(encoder, structured, losses)
     error = train_text(encoder, texts, wanted, VectorMSE(), structured.recovery, rng, options, "recover text")
-    write_text(out, encoder, error, inputs["target"])
+    write_text(out, encoder, error, inputs["mix"])
 
 
 def _cut(model: SequenceEncoder | TextEncoder, structured: Structured, losses: Losses) -> None:

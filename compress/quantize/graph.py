@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from compress.models.mix import ItemItem, Member, MemberFacts, Mix
 from compress.models.sequence import Block, SequenceModel
 
 OPSET, IR_VERSION = 20, 10
@@ -22,18 +23,21 @@ Table = Literal["fp32", "int8"]
 
 
 class GraphBuilder:
-    """Nodes and initializers under readable, deterministic names."""
+    """Nodes and initializers under readable, deterministic names; `scope` goes in front of new ones."""
 
     def __init__(self) -> None:
+        self.scope = ""
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
 
     def add(self, op: str, *inputs: str, name: str, outputs: int = 1, **attributes: Any) -> str:
+        name = self.scope + name
         names = [name if i == 0 else f"{name}_{i}" for i in range(outputs)]
         self.nodes.append(helper.make_node(op, list(inputs), names, name=name, **attributes))
         return names[0]
 
     def constant(self, name: str, value: NDArray[Any] | np.generic | torch.Tensor) -> str:
+        name = self.scope + name
         array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
         self.initializers[name] = numpy_helper.from_array(np.asarray(array, order="C"), name)
         return name
@@ -62,17 +66,17 @@ class GraphBuilder:
         return model
 
 
-def history_graph(model: SequenceModel, table: Table = "fp32", vectors_given: bool = False) -> onnx.ModelProto:
+def history_graph(model: SequenceModel | Mix, table: Table = "fp32", vectors_given: bool = False) -> onnx.ModelProto:
     """history (batch, length), exclude (batch, m), k (1,) int64 -> scores float32, rows int64, (batch, k) best first.
 
-    `table` says how the item table is stored. With `vectors_given` the history's vectors are an input, (batch, length,
+    `table` says how item tables are stored. With `vectors_given` the history's vectors are an input, (batch, length,
     dim) float32, in place of the look-up: a teacher that reads texts when asked.
     """
     g = GraphBuilder()
-    items = _Int8Table(g, model) if table == "int8" else _Fp32Table(g, model)
-    vectors = "vectors" if vectors_given else items.look_up("history")
-    user = _encode(g, model, vectors)
-    scores = items.scores(user)
+    if isinstance(model, Mix):
+        scores = _mixed_scores(g, model, table, vectors_given)
+    else:
+        scores = _sequence_scores(g, model, "history", table, "vectors" if vectors_given else None)
     # one column of padding in front, so that row 0 is always excluded
     seen = g.add("Pad", "history", g.ints(0, 1, 0, 0), name="seen_and_padding")
     excluded = g.add("Concat", seen, "exclude", name="excluded", axis=1)
@@ -89,10 +93,49 @@ def history_graph(model: SequenceModel, table: Table = "fp32", vectors_given: bo
     info = helper.make_tensor_value_info
     inputs = [info("history", TensorProto.INT64, ["batch", "length"])]
     if vectors_given:
-        inputs.append(info("vectors", TensorProto.FLOAT, ["batch", "length", model.shape.dim]))
+        inputs.append(info("vectors", TensorProto.FLOAT, ["batch", "length", text_dim(model)]))
     inputs += [info("exclude", TensorProto.INT64, ["batch", "m"]), info("k", TensorProto.INT64, [1])]
     outputs = [info("scores", TensorProto.FLOAT, ["batch", "top"]), info("rows", TensorProto.INT64, ["batch", "top"])]
     return g.model(inputs, outputs)
+
+
+def text_dim(model: SequenceModel | Mix) -> int | None:
+    """The width of the vectors that a text encoder may give in place of the look-up; None where nothing reads them."""
+    if isinstance(model, SequenceModel):
+        return model.shape.dim
+    return next((m.shape.dim for m, f in _parts(model) if f.reads_text and isinstance(m, SequenceModel)), None)
+
+
+def _parts(mix: Mix) -> list[tuple[Member, MemberFacts]]:
+    return list(zip(mix.each_member(), mix.facts, strict=True))
+
+
+def _mixed_scores(g: GraphBuilder, mix: Mix, table: Table, vectors_given: bool) -> str:
+    """Each member's nodes in a scope of its own; (batch, n_items + 1)."""
+    weighted = []
+    for index, (member, fact) in enumerate(_parts(mix)):
+        g.scope = f"member{index}."
+        own = _newest_events(g, "history", member.max_history)
+        if isinstance(member, SequenceModel):
+            given = _newest_events(g, "vectors", member.max_history) if vectors_given and fact.reads_text else None
+            scores = _sequence_scores(g, member, own, table, given)
+        elif isinstance(member, ItemItem):
+            rows = g.add("Gather", g.constant("item_item", member.weights), own, name="item_rows", axis=0)
+            scores = g.add("ReduceSum", rows, g.ints(1), name="all_scores", keepdims=0)
+        else:
+            scores = g.constant("item_bias", member.bias[None])
+        weighted.append(g.add("Mul", scores, g.constant("weight", np.float32(fact.weight)), name="weighted"))
+    g.scope = ""
+    return g.add("Sum", *weighted, name="all_scores")
+
+
+def _newest_events(g: GraphBuilder, events: str, most: int) -> str:
+    return g.add("Slice", events, g.ints(-most), g.ints(2**62), g.ints(1), name=events)
+
+
+def _sequence_scores(g: GraphBuilder, model: SequenceModel, history: str, table: Table, vectors: str | None) -> str:
+    items = _Int8Table(g, model) if table == "int8" else _Fp32Table(g, model)
+    return items.scores(_encode(g, model, history, items.look_up(history) if vectors is None else vectors))
 
 
 class _Fp32Table:
@@ -133,8 +176,8 @@ class _Int8Table:
         columns = g.add("Transpose", self.table, name="item_columns", perm=[1, 0])
         per_item = g.add("Reshape", self.scales, g.ints(-1), name="item_scales_flat")
         whole = g.add("DynamicQuantizeLinear", user, name="user_uint8", outputs=3)
-        product = g.add("MatMulInteger", whole, columns, "user_uint8_2", name="products")
-        scales = g.add("Mul", "user_uint8_1", per_item, name="product_scales")
+        product = g.add("MatMulInteger", whole, columns, f"{whole}_2", name="products")
+        scales = g.add("Mul", f"{whole}_1", per_item, name="product_scales")
         return g.add(
             "Mul", g.add("Cast", product, name="products_float", to=TensorProto.FLOAT), scales, name="all_scores"
         )
@@ -148,10 +191,10 @@ def quantize_rows(table: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray
     return np.rint(table / safe).clip(-63, 63).astype(np.int8), scales.astype(np.float32)
 
 
-def _encode(g: GraphBuilder, model: SequenceModel, vectors: str) -> str:
+def _encode(g: GraphBuilder, model: SequenceModel, history: str, vectors: str) -> str:
     """The nodes of `SequenceEncoder.last`: (batch, length, dim) -> user vectors (batch, dim)."""
-    g.add("Shape", "history", name="length", start=1, end=2)
-    known = g.add("Greater", "history", g.constant("zero", np.int64(0)), name="known")
+    g.add("Shape", history, name="length", start=1, end=2)
+    known = g.add("Greater", history, g.constant("zero", np.int64(0)), name="known")
     hidden_or_not = g.add(
         "Where",
         known,
@@ -223,7 +266,7 @@ def _bias(g: GraphBuilder, block: Block, name: str, last: bool) -> str:
     by_distance = block.distance_bias.detach().cpu().numpy()
     longest = by_distance.shape[1]
     if last:
-        start = g.add("Neg", "length", name=f"{name}.bias_start")
+        start = g.add("Neg", f"{g.scope}length", name=f"{name}.bias_start")
         whole = g.constant(f"{name}.distance_bias", by_distance[:, None, ::-1])
         return g.add(
             "Slice", whole, start, g.constant("end", np.array([2**62], np.int64)), g.ints(2), name=f"{name}.bias"
@@ -232,5 +275,5 @@ def _bias(g: GraphBuilder, block: Block, name: str, last: bool) -> str:
     distance = steps[:, None] - steps[None, :]
     square = np.where(distance >= 0, by_distance[:, np.maximum(distance, 0)], MASKED).astype(np.float32)
     whole = g.constant(f"{name}.distance_bias", square)
-    twice = g.add("Concat", "length", "length", name=f"{name}.bias_end", axis=0)
+    twice = g.add("Concat", f"{g.scope}length", f"{g.scope}length", name=f"{name}.bias_end", axis=0)
     return g.add("Slice", whole, g.ints(0, 0), twice, g.ints(1, 2), name=f"{name}.bias")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from compress.models.sequence import SequenceModel
+from compress.models.mix import Scorer
 from compress.models.text import TextEncoder
 from deploy.ranker import Ranker
 from deploy.text import TextEncoder as GraphTextEncoder
@@ -21,14 +21,14 @@ class ParityError(RuntimeError):
 
 
 @torch.no_grad()
-def history_parity(model: SequenceModel, graph: Path, histories: NDArray[np.int64], exact: bool) -> dict[str, float]:
+def history_parity(model: Scorer, graph: Path, histories: NDArray[np.int64], exact: bool) -> dict[str, float]:
     """Largest relative difference of the first 10 scores, and the share of the first 10 items both name.
 
     histories: (cases, length) int64. Raises ParityError where `exact` and the difference is above TOLERANCE.
     """
     rows = torch.from_numpy(histories)
-    k = min(10, model.shape.n_items)
-    reference = model.user_vectors(rows) @ model.item_table.T
+    k = min(10, model.n_items)
+    reference = model.scores(rows)
     reference[:, 0] = -torch.inf
     reference.scatter_(1, rows, -torch.inf)
     best = reference.topk(k)

@@ -7,10 +7,11 @@ import onnx
 from torch import nn
 
 from compress.data.dataset import Dataset
-from compress.models.folder import load_sequence, load_text, model_facts, write_json
+from compress.models.folder import load_scorer, load_text, model_facts, write_json
+from compress.models.mix import Mix
 from compress.models.sequence import SequenceModel
 from compress.models.text import TextEncoder
-from compress.quantize.graph import history_graph
+from compress.quantize.graph import history_graph, text_dim
 from compress.quantize.parity import history_parity, text_parity
 from compress.quantize.quantizers import HistoryQuantizer, Int8Dynamic, Int8PerRow, TextQuantizer
 from compress.quantize.text_graph import export_text
@@ -31,19 +32,19 @@ class QuantizeConfig(StageConfig):
 def quantize(config: QuantizeConfig, inputs: Inputs, out: Path, options: RunOptions) -> None:
     """data, prune -> graphs, `candidate.json`, `parity.json`."""
     dataset = Dataset.open(inputs["data"], config.domain)
-    sequence, text = load_sequence(inputs["prune"]), load_text(inputs["prune"])
+    sequence, text = load_scorer(inputs["prune"]), load_text(inputs["prune"])
     graphs: dict[str, dict[str, str]] = {}
     parity: dict[str, dict[str, float]] = {}
     facts: dict[str, Any] = {"text_space": model_facts(inputs["prune"]).get("text_space"), "params": {}}
     if sequence is not None:
         graphs["history"] = _export_history(sequence, config, dataset, out, parity)
-        facts |= {"max_history": sequence.shape.max_history, "dim": sequence.shape.dim}
+        facts |= {"max_history": sequence.max_history, "dim": text_dim(sequence)}
         facts["params"]["sequence"] = count_parameters(sequence)
     if text is not None:
         graphs["text"] = _export_text(text, config, dataset.texts[:PARITY_CASES], out, parity)
         facts |= {"max_tokens": text.shape.max_tokens, "text_dim": text.dim}
         facts["params"]["text"] = count_parameters(text)
-    if sequence is not None and text is not None and text.dim == sequence.shape.dim:
+    if sequence is not None and text is not None and text.dim == text_dim(sequence):
         onnx.save(history_graph(sequence, vectors_given=True), out / "history_vectors.fp32.onnx")
         graphs["history_vectors"] = {"fp32": "history_vectors.fp32.onnx"}
     for graph, found in parity.items():
@@ -53,9 +54,9 @@ def quantize(config: QuantizeConfig, inputs: Inputs, out: Path, options: RunOpti
 
 
 def _export_history(
-    model: SequenceModel, config: QuantizeConfig, dataset: Dataset, out: Path, parity: dict[str, dict[str, float]]
+    model: SequenceModel | Mix, config: QuantizeConfig, dataset: Dataset, out: Path, parity: dict[str, dict[str, float]]
 ) -> dict[str, str]:
-    histories = dataset.cases("valid").histories(model.shape.max_history)[:PARITY_CASES]
+    histories = dataset.cases("valid").histories(model.max_history)[:PARITY_CASES]
     graphs = {"fp32": "history.fp32.onnx"}
     onnx.save(history_graph(model), out / graphs["fp32"])
     for quantizer in config.history:
@@ -82,4 +83,5 @@ def _export_text(
 
 
 def count_parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+    """Everything learned: parameters, and the matrices a mix holds as buffers."""
+    return sum(tensor.numel() for tensor in module.state_dict().values())

@@ -9,6 +9,7 @@ import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from pydantic import Field
 
+from compress.models.mix import Mix
 from compress.models.sequence import SequenceModel
 from compress.quantize.graph import history_graph
 from compress.stage import Entry, Shorthand
@@ -20,7 +21,7 @@ class Int8PerRow(Entry):
 
     name: Literal["int8_per_row"] = "int8_per_row"
 
-    def history(self, model: SequenceModel, out: Path) -> None:
+    def history(self, model: SequenceModel | Mix, out: Path) -> None:
         onnx.save(marked(history_graph(model, "int8")), out)
 
 
@@ -33,7 +34,7 @@ class Int8Dynamic(Entry):
     name: Literal["int8_dynamic"] = "int8_dynamic"
     reduce_range: bool = True
 
-    def history(self, model: SequenceModel, out: Path) -> None:
+    def history(self, model: SequenceModel | Mix, out: Path) -> None:
         """The item table per row, as `int8_per_row` has it: ONNX Runtime would give all items one scale."""
         with tempfile.TemporaryDirectory() as folder:
             whole = Path(folder) / "history.onnx"

@@ -5,8 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from benchmarks.accuracy import ndcg
 from compress.data.dataset import Dataset
@@ -14,8 +13,9 @@ from compress.models.folder import load_sequence, load_text, model_facts, write_
 from compress.models.sequence import SequenceEncoder, SequenceModel
 from compress.stage import Entry, Inputs, RunOptions, Shorthand, Skip, StageConfig
 from compress.store import link_tree
+from compress.teacher.cache import CachedScores, cached_scores
 from compress.teacher.two_level import TwoLevel, TwoLevelTeacher
-from compress.training import seed_everything, validation_ranks, warm_items, windows
+from compress.training import seed_everything, validation_ranks
 
 
 class Frozen(Entry):
@@ -44,7 +44,7 @@ class TargetConfig(StageConfig):
 
     method: Annotated[TwoLevel | Frozen | Skip, Field(discriminator="name"), Shorthand] = TwoLevel()
     domain: str = "target"
-    cached_scores: PositiveInt = 100  # best items kept per training position
+    cached_scores: CachedScores = 100
 
     @property
     def teaches(self) -> bool:
@@ -72,9 +72,8 @@ def train_target(config: TargetConfig, inputs: Inputs, out: Path, options: RunOp
         write_model(out, text=encoder, arrays={"item_vectors": vectors})
         return
     model = _train(config.method, config.domain, config.seed, inputs["data"], inputs["source"], out, options, "target")
-    items, scores = cached_scores(model, dataset, min(config.cached_scores, dataset.n_items))
-    np.save(out / "score_items.npy", items)
-    np.save(out / "scores.npy", scores)
+    for name, array in cached_scores(model, dataset, config.cached_scores, options).items():
+        np.save(out / f"{name}.npy", array)
 
 
 def _has_text(folder: Path) -> bool:
@@ -118,27 +117,3 @@ def _encoder(start: Path, method: TwoLevel) -> SequenceEncoder | None:
         encoder = SequenceEncoder(shape)
     encoder.load_state_dict(model.encoder.state_dict(), assign=True)
     return encoder
-
-
-@torch.no_grad()
-def cached_scores(model: SequenceModel, dataset: Dataset, top: int) -> tuple[NDArray[np.int32], NDArray[np.float16]]:
-    """The teacher's best items at every training position: rows and scores, (positions, top), best first.
-
-    Positions are numbered through all users as `windows` numbers them. Row 0 and cold items never appear: students
-    learn over the warm catalogue. Items the user already had stay in: repeats are part of what the teacher believes.
-    """
-    cut = windows(dataset.train_sequences(), model.shape.max_history)
-    warm = warm_items(dataset)
-    top = min(top, int(warm.sum()))
-    n = int(cut.positions.max()) + 1
-    rows, values = np.zeros((n, top), np.int32), np.zeros((n, top), np.float16)
-    device = model.item_table.device
-    for start in range(0, len(cut.inputs), 64):
-        inputs, targets, positions = cut.batch(np.arange(start, min(start + 64, len(cut.inputs))))
-        users = model.encoder(model.item_table[inputs.to(device)])[targets.to(device) > 0]
-        scores = users @ model.item_table.T
-        scores[:, ~warm.to(device)] = -torch.inf
-        best = scores.topk(top)
-        at = positions[targets > 0].numpy()
-        rows[at], values[at] = best.indices.cpu().numpy(), best.values.cpu().numpy()
-    return rows, values

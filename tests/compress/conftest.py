@@ -102,9 +102,9 @@ def film_inputs(build: Run, film_data: Path, film_teacher: dict[str, Path]) -> d
             pruned = {part: {"name": "structured", **settings} for part, settings in pruned.items()}
         if "student" in distilled and "name" not in distilled["student"]:
             distilled = {**distilled, "student": {"name": "sequence", **distilled["student"]}}
-        folder = build(distil, DistilConfig.model_validate(distilled), data=film_data, target=target)
+        folder = build(distil, DistilConfig.model_validate(distilled), data=film_data, mix=target)
         made[f"distil/{chain}"] = folder
-        folder = build(prune, PruneConfig.model_validate(pruned), data=film_data, target=target, distil=folder)
+        folder = build(prune, PruneConfig.model_validate(pruned), data=film_data, mix=target, distil=folder)
         made[f"prune/{chain}"] = folder
         folder = build(quantize, QuantizeConfig.model_validate(quantized), data=film_data, prune=folder)
         made[f"quantize/{chain}"] = folder

@@ -7,14 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from pydantic import ValidationError
 
 from benchmarks.accuracy import ndcg, ranks_of, recall
+from compress.accuracy import DEPTH
 from compress.baselines.models import Ease, ease_weights, recent_popularity
-from compress.baselines.run import BaselinesConfig, train_baselines
+from compress.baselines.run import BaselinesConfig, fitted, train_baselines
 from compress.data.dataset import Dataset
 from compress.data.load import DataConfig, load_data
 from compress.stage import RunOptions
+from compress.training import top_of_cases
 from deploy.errors import UsageError
 
 NAMES = ("popularity", "recent_popularity", "ease")
@@ -102,9 +105,17 @@ def test_ease_scores_the_last_items_of_the_history(synthetic: tuple[Path, Path])
     for trial, last in ((three, 3), (one, 1)):
         for case in (0, 7):
             want = weights[cases.seen[case][-last:] - 1].sum(axis=0)
-            found = trial.score(cases, slice(case, case + 1))
-            assert found.dtype == np.float32
-            np.testing.assert_allclose(found[0, 1:], want, atol=1e-5)
+            histories = torch.from_numpy(cases.histories(trial.model.max_history)[case : case + 1])
+            np.testing.assert_allclose(trial.model.scores(histories)[0, 1:], want, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_chosen_model_can_be_fitted_again(synthetic: tuple[Path, Path], name: str) -> None:
+    data, report = Dataset.open(synthetic[0]), json.loads((synthetic[1] / "baselines.json").read_text())
+    model, cases = fitted(name, report, data), data.cases("test")
+    assert model.n_items == data.n_items
+    with np.load(synthetic[1] / f"{name}.npz", allow_pickle=False) as tops:
+        assert np.array_equal(top_of_cases(model, cases, DEPTH), tops["test_top"])
 
 
 def test_large_catalogues_are_refused(synthetic: tuple[Path, Path]) -> None:

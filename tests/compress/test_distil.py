@@ -281,4 +281,4 @@ def test_cut_layers_keeps_the_first(film_teacher: dict[str, Path], film_dataset:
 def test_a_text_student_needs_a_teacher_with_text(build: Run, film_data: Path, film_inputs: dict[str, Path]) -> None:
     config = DistilConfig.model_validate({"student": "text"})
     with pytest.raises(UsageError, match="needs a teacher with a text part"):
-        build(distil, config, data=film_data, target=film_inputs["distil/control:control:0"])
+        build(distil, config, data=film_data, mix=film_inputs["distil/control:control:0"])

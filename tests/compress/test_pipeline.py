@@ -18,6 +18,7 @@ NO_TEACHER_TRAINING = (
     "source.method.frozen_epochs=0",
     "target.method.training.epochs=0",
     "target.method.frozen_epochs=0",
+    "mix=none",
     "variants.control.distil.training={epochs: 12, batch_size: 16}",
 )
 
@@ -95,10 +96,12 @@ def test_a_teacher_shows_its_students_warm_items_only(tiny_run):
     """Students mask cold items in training: one in the teacher's list would cost them thousands of nats."""
     [split] = tiny_run.store.glob("data/*/domains/target/split.npz")
     cold = np.load(split)["cold_items"]
-    [lists] = tiny_run.store.glob("target/*/score_items.npy")
-    named = np.load(lists)
-    assert len(cold) == 2 and named.shape[1] == 10
-    assert not np.isin(named, [0, *cold]).any()
+    assert len(cold) == 2
+    for stage in ("target", "mix"):
+        [lists] = tiny_run.store.glob(f"{stage}/*/score_items.npy")
+        named = np.load(lists)
+        assert named.shape[1] == 10
+        assert not np.isin(named, [0, *cold]).any()
 
 
 def test_a_change_runs_again_only_what_depends_on_it(tiny_run, rerun):

@@ -29,7 +29,7 @@ def pruned(build: Run, film_data: Path, film_teacher: dict[str, Path], film_inpu
     def run(model: str, **parts: Any) -> Path:
         named = {part: {"name": "structured", **settings} for part, settings in parts.items()}
         config = PruneConfig.model_validate({"sequence": "none", "text": "none"} | named)
-        return build(prune, config, data=film_data, target=film_teacher["target"], distil=film_inputs[model])
+        return build(prune, config, data=film_data, mix=film_teacher["target"], distil=film_inputs[model])
 
     return run
 
@@ -106,7 +106,7 @@ def test_a_control_is_pruned_without_a_teacher(
     build: Run, film_data: Path, film_inputs: dict[str, Path], tmp_path: Path
 ) -> None:
     config = PruneConfig.model_validate({"sequence": {"name": "structured", "recovery": {"epochs": 1}}})
-    folder = build(prune, config, data=film_data, target=tmp_path, distil=film_inputs[CONTROL])
+    folder = build(prune, config, data=film_data, mix=tmp_path, distil=film_inputs[CONTROL])
     assert [block.neurons for block in sequence_of(folder).shape.blocks] == [8, 8]
     assert model_facts(folder) == {"parts": ["sequence"], "text_space": None}
 
@@ -148,7 +148,7 @@ def test_only_words_that_no_text_of_any_domain_uses_are_dropped(
     for vocabulary in (True, False):
         cut = {"name": "structured", "keep_heads": 1.0, "keep_neurons": 1.0, "vocabulary": vocabulary}
         config = PruneConfig.model_validate({"text": cut | {"recovery": {"epochs": 0}}})
-        pruned = text_of(build(prune, config, data=film_data, target=film_teacher["target"], distil=tmp_path))
+        pruned = text_of(build(prune, config, data=film_data, mix=film_teacher["target"], distil=tmp_path))
         assert pruned.encode(texts) == pytest.approx(encoder.encode(texts), abs=1e-5)
         found[vocabulary] = set(pruned.tokenizer.get_vocab())
         assert size(pruned) == size(encoder) - encoder.hidden_size * (len(words) - len(found[vocabulary]))

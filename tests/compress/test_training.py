@@ -18,7 +18,7 @@ from compress.distil.losses import ListwiseKL
 from compress.distil.sequence import SequenceStudent, Teaching, new_student, train_student
 from compress.models.sequence import BlockShape, SequenceModel, SequenceShape
 from compress.stage import RunOptions
-from compress.teacher.transfer import cached_scores
+from compress.teacher.cache import cached_scores, contexts
 from compress.training import (
     Fit,
     Training,
@@ -105,27 +105,33 @@ def random_model(n_items: int, max_history: int) -> SequenceModel:
 
 @pytest.mark.parametrize("max_history", [3, 50])
 @torch.no_grad()
-def test_cached_scores_at_a_position_are_those_of_its_prefix(film_dataset: Dataset, max_history: int) -> None:
-    """Numbered through all users' training events but the first; the window counts back from the newest event. Cold
-    items, which students do not learn, are left out."""
+def test_cached_scores_at_a_position_are_those_of_its_history(film_dataset: Dataset, max_history: int) -> None:
+    """Numbered through all users' training events but the first. Cold items, which students do not learn, are left
+    out."""
     model = random_model(film_dataset.n_items, max_history)
-    rows, scores = cached_scores(model, film_dataset, 5)
+    rows, scores = cached_scores(model, film_dataset, 5, RunOptions()).values()
     assert (rows.dtype, scores.dtype) == (np.int32, np.float16)
     position = 0
     for events in film_dataset.train_sequences():
-        targets = len(events) - 1
-        for place in range(targets):
-            end = targets - (targets - 1 - place) // max_history * max_history
-            prefix = events[max(0, end - max_history) : place + 1].astype(np.int64)
-            all_scores = (model.user_vectors(torch.from_numpy(prefix)[None]) @ model.item_table.T)[0]
+        for place in range(len(events) - 1):
+            history = events[max(0, place + 1 - max_history) : place + 1].astype(np.int64)
+            all_scores = (model.user_vectors(torch.from_numpy(history)[None]) @ model.item_table.T)[0]
             all_scores[torch.from_numpy(film_dataset.popularity == 0)] = -math.inf
             np.testing.assert_allclose(scores[position], all_scores.topk(5).values, atol=2e-3, rtol=2e-3)
             np.testing.assert_allclose(all_scores[rows[position].astype(np.int64)], scores[position], rtol=2e-3)
             position += 1
     assert position == len(rows) == len(scores)
     assert rows.min() >= 1
-    everything, _ = cached_scores(model, film_dataset, film_dataset.n_items)
+    everything = cached_scores(model, film_dataset, film_dataset.n_items, RunOptions())["score_items"]
     assert everything.shape[1] == film_dataset.n_items - len(film_dataset.cold_items)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 100])
+def test_contexts_are_every_history_once_in_batches(batch: int) -> None:
+    sequences = [np.array(rows, np.int32) for rows in ([4, 5, 6, 7], [], [9], [1, 2])]
+    found = list(contexts(sequences, 2, batch))
+    assert all(len(part) == batch for part in found[:-1]) and 0 < len(found[-1]) <= batch
+    assert np.concatenate(found).tolist() == [[0, 4], [4, 5], [5, 6], [0, 1]]
 
 
 class Walker(nn.Module):

@@ -1,0 +1,187 @@
+"""Stage `mix`: collaborative models join the language model's teacher, each weighted on validation.
+
+What users do together is what texts lack. The mix is a logarithmic opinion pool (Genest and Zidek 1986, section 3): a
+weighted sum of the members' scores, the weights those of the multinomial logit that gives the validation items their
+highest likelihood, so that the sum is calibrated as well: soft labels need that.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from benchmarks.accuracy import ndcg, ranks_of, top_rows
+from compress.baselines.run import fitted
+from compress.chain import gathered
+from compress.data.dataset import Cases, Dataset
+from compress.models.folder import load_array, load_scorer, load_text, read_json, write_model
+from compress.models.mix import ItemBias, ItemItem, Member, MemberFacts, Mix
+from compress.models.sequence import SequenceModel
+from compress.stage import Inputs, RunOptions, StageConfig
+from compress.store import link_tree
+from compress.teacher.cache import CachedScores, cached_scores
+from compress.training import seed_everything
+from deploy.errors import UsageError
+
+MOST_CASES = 4096
+"""Validation cases the weights are chosen on: a few numbers need no more, and memory stays bounded."""
+
+
+class MixConfig(StageConfig):
+    """Who joins the teacher: variants of this recipe (controls, other teachers) and baselines, by name."""
+
+    skipped: ClassVar = {"members": []}
+    members: tuple[str, ...] = Field(default=(), max_length=16)
+    folds: Annotated[int, Field(ge=2, le=100)] = (
+        5  # the mix's validation ranks are those of weights that did not see the user
+    )
+    cached_scores: CachedScores = 100
+    domain: str = "target"
+
+    @property
+    def teaches(self) -> bool:
+        return bool(self.members)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return self.members
+
+
+def mix(config: MixConfig, inputs: Inputs, out: Path, options: RunOptions) -> None:
+    """data, baselines, target, every member's model -> the teacher as it teaches: `mix/` in place of `sequence/`,
+    cached scores and validation ranks of the mix. Without members the teacher goes on as it is."""
+    if not config.members:
+        link_tree(inputs["target"], out)
+        return
+    rng = seed_everything(config.seed, options)
+    dataset = Dataset.open(inputs["data"], config.domain)
+    members = dict(_members(config, inputs, dataset))
+    cases = dataset.cases("valid")
+    fitting = _Fitting([model for model, _ in members.values()], cases, rng, options.device)
+    weights = fitting.weights(np.ones(len(fitting.index), bool))
+    model = _mixed(members, weights).to(options.device).eval()
+    ranks = fitting.crossed_ranks(config.folds, rng)
+    alone = {name: fitting.ndcg_alone(index) for index, name in enumerate(members)}
+    value = float(ndcg(ranks, 10).mean())
+    arrays: dict[str, NDArray[Any]] = {"valid_ranks": ranks}
+    if (vectors := load_array(inputs["target"], "item_vectors")) is not None:
+        arrays["item_vectors"] = vectors
+    shares = dict(zip(members, fitting.shares(weights), strict=True))
+    metrics = {"valid_ndcg@10": value, "alone": alone, "shares": shares}
+    arrays |= cached_scores(model, dataset, config.cached_scores, options)
+    write_model(out, text=load_text(inputs["target"]), mix=model, arrays=arrays, metrics=metrics)
+    parts = ", ".join(f"{name} {shares[name]:.0%} (alone {alone[name]:.4f})" for name in members)
+    options.log(f"mix: validation NDCG@10 {value:.4f}, weights chosen on other users; {parts}")
+
+
+def _members(config: MixConfig, inputs: Inputs, dataset: Dataset) -> Iterator[tuple[str, tuple[Member, bool]]]:
+    """(name, (model, whether its vectors are those of the teacher's own text part))."""
+    own = load_scorer(inputs["target"])
+    if isinstance(own, SequenceModel):
+        yield "teacher", (own, True)
+    variants = {chain.variant: folder for chain, folder in gathered(inputs, "member")}
+    baselines = read_json(inputs["baselines"] / "baselines.json")
+    for name in config.members:
+        if name not in variants:
+            yield name, (fitted(name, baselines, dataset), False)
+            continue
+        model = load_scorer(variants[name])
+        if not isinstance(model, SequenceModel):
+            raise UsageError(
+                f"mix.members: {name} ranks nothing on its own; name a control or a teacher (got {name!r})"
+            )
+        yield name, (model, False)
+
+
+KINDS: Mapping[type, str] = {SequenceModel: "sequence", ItemItem: "item_item", ItemBias: "item_bias"}
+
+
+def _mixed(members: Mapping[str, tuple[Member, bool]], weights: NDArray[np.float64]) -> Mix:
+    facts = [
+        MemberFacts.model_validate(
+            {
+                "name": name,
+                "kind": KINDS[type(model)],
+                "weight": float(weight),
+                "reads_text": reads_text,
+                "last": model.max_history if isinstance(model, ItemItem) else 0,
+            }
+        )
+        for (name, (model, reads_text)), weight in zip(members.items(), weights, strict=True)
+    ]
+    return Mix([model for model, _ in members.values()], facts)
+
+
+class _Fitting:
+    """The members' scores of some validation cases, and what weights follow from them."""
+
+    def __init__(self, members: Sequence[Member], cases: Cases, rng: np.random.Generator, device: str) -> None:
+        self.members, self.cases, self.seen = [model.to(device).eval() for model in members], cases, cases.seen
+        self.device = device
+        self.index = np.sort(rng.permutation(len(cases))[:MOST_CASES])
+        raw = self._scores(self.index)
+        forbidden = torch.zeros(raw.shape[1:], dtype=torch.bool)
+        forbidden[:, 0] = True
+        for row, case in zip(forbidden, self.index, strict=True):
+            row[torch.from_numpy(self.seen[case].astype(np.int64))] = True
+        self.targets = torch.from_numpy(cases.targets[self.index].astype(np.int64))
+        self.fair = ~forbidden.gather(1, self.targets[:, None])[:, 0].numpy()  # a repeat is never answered
+        self.spread = np.array([float(scores[~forbidden].std().clamp(min=1e-6)) for scores in raw])
+        self.scores = (raw / torch.from_numpy(self.spread).float()[:, None, None]).masked_fill(forbidden, -1e4)
+
+    @torch.no_grad()
+    def _scores(self, index: NDArray[np.int64]) -> Tensor:
+        """The cases' scores by every member, (members, cases, n_items + 1) float32."""
+        parts = []
+        for model in self.members:
+            histories = torch.from_numpy(self.cases.histories(model.max_history)[index]).to(self.device)
+            parts.append(torch.cat([model.scores(some).float().cpu() for some in torch.split(histories, 512)]))
+        return torch.stack(parts)
+
+    def weights(self, among: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Non-negative weights (members,) of highest likelihood on the cases `among`, by L-BFGS."""
+        rows = torch.from_numpy(among & self.fair)
+        scores, targets = self.scores[:, rows], self.targets[rows]
+        free = torch.full((len(scores),), -1.0, requires_grad=True)
+        optimizer = torch.optim.LBFGS([free], max_iter=100, line_search_fn="strong_wolfe")
+
+        def loss() -> Tensor:
+            optimizer.zero_grad()
+            mixed = torch.einsum("m,mci->ci", functional.softplus(free), scores)
+            value = functional.cross_entropy(mixed, targets)
+            value.backward()  # type: ignore[no-untyped-call]
+            return value
+
+        optimizer.step(loss)  # type: ignore[no-untyped-call]
+        return np.asarray(functional.softplus(free.detach()).double().numpy() / self.spread, np.float64)
+
+    def shares(self, weights: NDArray[np.float64]) -> list[float]:
+        """How much of the mix's spread each member's is."""
+        parts = weights * self.spread
+        return [float(part) for part in parts / parts.sum()]
+
+    def crossed_ranks(self, folds: int, rng: np.random.Generator) -> NDArray[np.int32]:
+        """Ranks of all validation cases, (cases,) int32, each with weights chosen on the other folds' cases."""
+        fold = rng.permutation(len(self.cases)) % folds
+        ranks = np.zeros(len(self.cases), np.int32)
+        for number in range(folds):
+            weights = self.weights(fold[self.index] != number)
+            held = np.flatnonzero(fold == number)
+            for part in np.array_split(held, -(-len(held) // MOST_CASES)):
+                ranks[part] = self._ranks(part, weights)
+        return ranks
+
+    def ndcg_alone(self, member: int) -> float:
+        """Validation NDCG@10 of one member, on the cases the weights are chosen on."""
+        return float(ndcg(self._ranks(self.index, np.eye(len(self.members))[member]), 10).mean())
+
+    def _ranks(self, index: NDArray[np.int64], weights: NDArray[np.float64]) -> NDArray[np.int32]:
+        mixed = torch.einsum("m,mci->ci", torch.from_numpy(weights).float(), self._scores(index)).numpy()
+        top = top_rows(mixed, [self.seen[case] for case in index], min(1000, mixed.shape[1] - 1))
+        return ranks_of(top, self.cases.targets[index])
