@@ -1,7 +1,8 @@
 """Interactions and items from a team's own files: found, read, checked and sorted. Torch-free.
 
-A data set is a folder `NAME/` with `NAME.inter` and `NAME.item` (or the only `.inter` and `.item` there), or with
-`interactions.csv` and `items.csv` (or `.parquet`); or the path of its interactions file, with the items beside it.
+A data set is a folder `NAME/` with `NAME.inter` and `NAME.item` (or the only `.inter` and `.item` there, parts of a
+published split such as `NAME.train.inter` aside), or with `interactions.csv` and `items.csv` (or `.parquet`); or the
+path of its interactions file, with the items beside it.
 """
 
 from collections.abc import Container, Mapping, Sequence
@@ -201,6 +202,8 @@ def _only(folder: Path, suffix: str) -> Path | None:
     if named.is_file():
         return named
     files = sorted(folder.glob(f"*{suffix}"))
+    # a published split (NAME.train.inter, NAME.valid.inter, NAME.test.inter) lies beside the whole NAME.inter
+    files = [file for file in files if not any(file.stem.startswith(f"{whole.stem}.") for whole in files)]
     if len(files) > 1:
         found = ", ".join(file.name for file in files[:5])
         raise UsageError(f"{folder}: several {suffix} files and none is {named.name}; name the file (got {found})")

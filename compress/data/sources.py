@@ -1,13 +1,14 @@
 """Where a domain's tables come from: a built-in data set by name, or the user's own files."""
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_serializer, field_validator
 
 from compress.data import movielens
 from compress.data.synthetic import Synthetic
@@ -22,11 +23,48 @@ class Ml100k(Entry):
     name: Literal["ml-100k"] = "ml-100k"
 
 
+DATA_ROOT = "$SLIMREC_DATA"
+
+
 class Files(Entry):
-    """The user's own data: a folder, or an interactions file with the items beside it."""
+    """The user's own data: a folder, or an interactions file with the items beside it.
+
+    A path may start with `$SLIMREC_DATA`, the folder that holds a machine's data sets; no other variable is expanded.
+    In a cache key the data's content stands for the path; its name alone is kept, because reports show it.
+    """
 
     name: Literal["files"] = "files"
     path: str = Field(min_length=1, max_length=4096)
+
+    @field_validator("path")
+    @classmethod
+    def _one_variable_at_the_start(cls, value: str) -> str:
+        if (value.startswith("$") and not _below_root(value)) or DATA_ROOT in value[1:]:
+            raise ValueError(f"a path may start with {DATA_ROOT}/ and names no other variable")
+        return value
+
+    @field_serializer("path")
+    def _name_alone(self, value: str) -> str:
+        return Path(value).stem
+
+    def located(self) -> Path:
+        """The path on this machine. Raises UsageError where `$SLIMREC_DATA` is unset or holds no such data set."""
+        if not self.path.startswith(DATA_ROOT):
+            return Path(self.path)
+        below, root = _below_root(self.path), os.environ.get(DATA_ROOT[1:], "")
+        found = Path(root).expanduser() / below
+        if root and found.exists():
+            return found
+        name = Path(below).stem
+        raise UsageError(
+            f"{self.path}: set {DATA_ROOT[1:]} to the folder that holds {below}, with {name}.inter and {name}.item "
+            "(RecBole atomic files) or interactions.csv and items.csv inside; docs/DATA.md says where data sets come "
+            f"from (got {f'{root}, without {below}' if root else f'{DATA_ROOT[1:]} unset'})"
+        )
+
+
+def _below_root(path: str) -> str:
+    return path.removeprefix(DATA_ROOT).strip("/") if path.startswith(f"{DATA_ROOT}/") else ""
 
 
 BUILT_IN = ("ml-100k", "synthetic")
@@ -52,7 +90,7 @@ def source_digest(source: Ml100k | Synthetic | Files) -> str:
     """SHA-256 of the data's content, or the pin of what will be downloaded. Never touches the network."""
     if isinstance(source, Synthetic):
         return "synthetic.v1"  # its parameters are in the config
-    folder = movielens.installed_folder() if isinstance(source, Ml100k) else Path(source.path)
+    folder = movielens.installed_folder() if isinstance(source, Ml100k) else source.located()
     if folder is None:
         return f"ml-100k.zip:{movielens.MD5}"
     tables = find_tables(folder)
@@ -79,7 +117,7 @@ def read_source(
 @contextmanager
 def _located(source: Ml100k | Synthetic | Files) -> Iterator[TableFiles]:
     if isinstance(source, Files):
-        yield find_tables(Path(source.path))
+        yield find_tables(source.located())
         return
     folder = movielens.installed_folder() if isinstance(source, Ml100k) else None
     if folder is not None:

@@ -203,6 +203,9 @@ def test_tables_are_found_in_folders_and_beside_files(tmp_path: Path) -> None:
     alone = save(tmp_path / "alone" / "a.inter", INTER)
     assert find_tables(alone.parent) == find_tables(alone)
     assert find_tables(alone).items is None
+    for part in ("train", "valid", "valid_small", "test"):
+        save(alone.parent / f"a.{part}.inter", INTER)
+    assert find_tables(alone.parent).interactions == alone
 
 
 def test_folders_without_a_clear_table_are_refused(tmp_path: Path) -> None:
