@@ -17,6 +17,7 @@ from compress.models.folder import load_array
 from compress.models.sequence import EncoderSizes, SequenceEncoder, SequenceModel, SequenceShape
 from compress.stage import RunOptions, Skip
 from compress.training import Fit, Training, fit, validation_ndcg, warm_items, windows
+from compress.training.softmax import Sampler, next_item_loss
 
 
 class SequenceStudent(EncoderSizes):
@@ -37,6 +38,8 @@ class Teaching:
         items, scores = load_array(teacher, "score_items"), load_array(teacher, "scores")
         self.items = None if items is None else torch.from_numpy(items.astype(np.int64))
         self.scores = None if scores is None else torch.from_numpy(scores.astype(np.float32))
+        taught = None if self.items is None else self.items[:, 0] > 0
+        self.taught = None if taught is None or bool(taught.all()) else taught  # bool (positions,); None: all are
 
 
 class FoldedTable(nn.Module):
@@ -57,10 +60,14 @@ class FoldedTable(nn.Module):
             with torch.no_grad():
                 self.map.weight.copy_(_principal_axes(text, dim))
 
-    def forward(self) -> Tensor:
-        """(n_items + 1, dim), row 0 zero."""
-        table: Tensor = self.free * self.warm
-        return table if self.map is None else table + self.map(self.text)
+    def forward(self, rows: Tensor | None = None) -> Tensor:
+        """(n_items + 1, dim), row 0 zero; with `rows` (n,) int64 those alone, (n, dim)."""
+        free, warm = (self.free, self.warm) if rows is None else (self.free[rows], self.warm[rows])
+        table: Tensor = free * warm
+        if self.map is None or self.text is None:
+            return table
+        mapped: Tensor = self.map(self.text if rows is None else self.text[rows])
+        return table + mapped
 
 
 class StudentInTraining(nn.Module):
@@ -124,11 +131,13 @@ def train_student(
 ) -> Fit:
     """Minimise the next item's cross-entropy over the warm catalogue, mixed with `loss` where there is a teacher."""
     student.to(options.device)
+    sequences = dataset.train_sequences()
+    sampler = training.softmax.sampler(sequences, rng)
 
     def epoch(_number: int) -> Iterator[Tensor]:
-        cut = windows(dataset.train_sequences(), student.shape.max_history, rng)
+        cut = windows(sequences, student.shape.max_history, rng)
         for index in np.array_split(rng.permutation(len(cut.inputs)), -(-len(cut.inputs) // training.batch_size)):
-            yield student_loss(student, cut.batch(index), teaching, loss, training.label_smoothing)
+            yield student_loss(student, cut.batch(index), teaching, loss, training.label_smoothing, sampler)
 
     def validate(_number: int) -> float:
         return validation_ndcg(student.folded(), dataset)
@@ -143,21 +152,27 @@ def student_loss(
     teaching: Teaching,
     loss: SequenceLoss,
     label_smoothing: float = 0.0,
+    sampler: Sampler | None = None,
 ) -> Tensor:
-    """One batch of `windows` -> the mixed loss, a scalar in nats."""
+    """One batch of `windows` -> the mixed loss, a scalar in nats. Without a sampler over the whole warm catalogue."""
     inputs, targets, positions = batch
     device = student.table.free.device
-    inputs, targets = inputs.to(device), targets.to(device)
-    table = student.table()
-    logits = student.encoder(table[inputs])[targets > 0] @ table.T
-    logits = logits.masked_fill(student.table.warm[:, 0] == 0, -1e4)
-    hard = functional.cross_entropy(logits, targets[targets > 0], label_smoothing=label_smoothing)
-    if isinstance(loss, Skip) or teaching.items is None or teaching.scores is None:
+    at, listed, scores = positions[positions >= 0], None, None
+    if not isinstance(loss, Skip) and teaching.items is not None and teaching.scores is not None:
+        listed, scores = teaching.items[at].to(device), teaching.scores[at].to(device)
+    pair, cold = (inputs.to(device), targets.to(device)), student.table.warm[:, 0] == 0
+    hard, logits, columns = next_item_loss(student.table, student.encoder, pair, cold, label_smoothing, sampler, listed)
+    if columns is None or scores is None:
         return hard
     assert isinstance(loss, ListwiseKL)
-    at = positions[positions >= 0]
-    soft = loss(logits, teaching.items[at].to(device), teaching.scores[at].to(device))
-    return (1 - loss.weight) * hard + loss.weight * soft
+    weight = loss.weight
+    if teaching.taught is not None:  # where there is no teacher the observed items take its weight
+        known = teaching.taught[at].to(device)
+        if not known.any():
+            return hard
+        weight *= float(known.float().mean())
+        logits, columns, scores = logits[known], columns[known], scores[known]
+    return (1 - weight) * hard + weight * loss(logits, columns, scores)
 
 
 def _principal_axes(vectors: Tensor, dim: int) -> Tensor:

@@ -7,6 +7,7 @@ first trained layer is cached.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -18,9 +19,11 @@ from torch.nn import functional
 
 from compress.data.dataset import Dataset
 from compress.models.sequence import EncoderSizes, SequenceEncoder, SequenceModel
-from compress.models.text import TextEncoder, by_length
+from compress.models.text import TextEncoder
+from compress.models.tokens import by_length
 from compress.stage import RunOptions
 from compress.training import Fit, Training, fit, validation_ndcg, warm_items, windows
+from compress.training.softmax import next_item_loss
 
 
 class TwoLevel(EncoderSizes):
@@ -87,18 +90,23 @@ class TwoLevelTeacher(nn.Module):
         used = int(mask.sum(1).max())
         return self.text.pooled(self.lower[items, :used], mask[:, :used], self.first)
 
-    def text_vectors(self, fresh: Tensor | None = None) -> Tensor:
-        """(n_items + 1, dim) from the bank, row 0 zero; the items `fresh` are computed now and carry gradient."""
-        states = self.bank
+    def text_vectors(self, fresh: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
+        """(n_items + 1, dim) from the bank, row 0 zero; the items `fresh` are computed now and carry gradient.
+
+        With `rows`, ascending from row 0 and holding those of `fresh`, their vectors alone, (len(rows), dim).
+        """
+        items = None if rows is None else rows[1:] - 1
+        states = self.bank if items is None else self.bank[items]
         if fresh is not None:
             new = self.pooled(fresh)
-            states = states.index_copy(0, fresh, new)
+            states = states.index_copy(0, fresh if items is None else torch.searchsorted(items, fresh), new)
             self.bank[fresh] = new.detach()
         return functional.pad(self.text.head(states), (0, 0, 1, 0))
 
-    def table(self, fresh: Tensor | None = None) -> Tensor:
-        """All item vectors (n_items + 1, dim), row 0 zero; items without training events have text alone."""
-        return self.text_vectors(fresh) + self.ids * self.warm
+    def table(self, fresh: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
+        """All item vectors (n_items + 1, dim), or those of `rows`; items without training events have text alone."""
+        ids, warm = (self.ids, self.warm) if rows is None else (self.ids[rows], self.warm[rows])
+        return self.text_vectors(fresh, rows) + ids * warm
 
     @torch.no_grad()
     def folded(self) -> SequenceModel:
@@ -114,6 +122,7 @@ class TwoLevelTeacher(nn.Module):
         """Train on the domain's training events; leaves the state with the best validation NDCG@10."""
         training = config.training
         sequences = dataset.train_sequences()
+        sampler = training.softmax.sampler(sequences, rng)
         device = self.ids.device
 
         def moves(number: int) -> bool:
@@ -129,11 +138,8 @@ class TwoLevelTeacher(nn.Module):
                 fresh = None
                 if moves(number):
                     fresh = torch.from_numpy(_some_items(targets, config.texts_per_step, rng)).to(device)
-                table = self.table(fresh)
-                users = self.encoder(table[inputs])[targets > 0]
-                logits = users @ table.T
-                logits = logits.masked_fill(self.warm[:, 0] == 0, -1e4)
-                yield functional.cross_entropy(logits, targets[targets > 0], label_smoothing=training.label_smoothing)
+                table, cold = partial(self.table, fresh), self.warm[:, 0] == 0
+                yield next_item_loss(table, self.encoder, (inputs, targets), cold, training.label_smoothing, sampler)[0]
 
         def validate(number: int) -> float:
             if moves(number):

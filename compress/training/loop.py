@@ -7,14 +7,11 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from benchmarks.accuracy import ndcg, ranks_of, top_rows
-from compress.data.dataset import Cases, Dataset
-from compress.models.mix import Scorer
 from compress.stage import Entry, RunOptions
+from compress.training.softmax import FullSoftmax, Softmax
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -27,6 +24,7 @@ class Training(Entry):
     learning_rate: PositiveFloat = 2e-3
     weight_decay: NonNegativeFloat = 0.05
     label_smoothing: Share = 0.0
+    softmax: Softmax = FullSoftmax()
     warmup_epochs: NonNegativeInt = 2
     validate_every: PositiveInt = 2
     patience: PositiveInt = 10  # validations without a better one; stopping before the decay costs accuracy
@@ -39,47 +37,6 @@ class Fit:
     best: float
     best_epoch: int
     curve: tuple[tuple[int, float, float], ...]
-
-
-@dataclass(frozen=True)
-class Windows:
-    """Training windows: `inputs`, `targets` (windows, length) int64 rows padded on the right, and `positions`,
-    the index of each target among all training positions (-1: not a target here)."""
-
-    inputs: NDArray[np.int64]
-    targets: NDArray[np.int64]
-    positions: NDArray[np.int64]
-
-    def batch(self, index: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
-        used = int((self.inputs[index] > 0).any(0).sum())
-        return tuple(torch.from_numpy(a[index, :used]) for a in (self.inputs, self.targets, self.positions))  # type: ignore[return-value]
-
-
-def windows(sequences: Sequence[NDArray[np.int32]], length: int, shift: np.random.Generator | None = None) -> Windows:
-    """Cut each user's events into windows so that every event but the first is a target exactly once.
-
-    Without `shift` the cuts count back from the newest event, so that the newest targets see full windows; with it the
-    cuts move at random, so that over the epochs a target is seen under contexts of every length.
-    """
-    inputs, targets, positions = [], [], []
-    first = 0
-    for events in sequences:
-        n = len(events) - 1
-        if n < 1:
-            continue
-        ends = list(range(n, 0, -length))
-        if shift is not None and n > length:
-            ends = [n, *range(n - int(shift.integers(1, length + 1)), 0, -length)]
-        for end, previous in zip(ends, [*ends[1:], 0], strict=True):
-            start = max(0, end - length)
-            padding = (0, length - (end - start))
-            fresh = np.arange(start, end) >= previous
-            inputs.append(np.pad(events[start:end], padding))
-            targets.append(np.pad(np.where(fresh, events[start + 1 : end + 1], 0), padding))
-            positions.append(np.pad(np.where(fresh, first + np.arange(start, end), -1), padding, constant_values=-1))
-        first += n
-    shape = (len(inputs), length)
-    return Windows(*(np.array(a, np.int64).reshape(shape) for a in (inputs, targets, positions)))
 
 
 def fit(
@@ -132,34 +89,6 @@ def fit(
     module.eval()
     options.log(f"{what}: validation NDCG@10 {best:.4f} at epoch {best_epoch}")
     return Fit(best, best_epoch, tuple(curve))
-
-
-@torch.no_grad()
-def top_of_cases(model: Scorer, cases: Cases, depth: int, chunk: int = 512) -> NDArray[np.int32]:
-    """The model's answers to `cases`, seen items excluded, whole catalogue ranked: (cases, depth) int32 rows."""
-    model.eval()
-    histories = cases.histories(model.max_history)
-    parts = []
-    for start in range(0, len(cases), chunk):
-        some = torch.from_numpy(histories[start : start + chunk]).to(model.device)
-        scores = model.scores(some).float().cpu().numpy()
-        parts.append(top_rows(scores, cases.seen[start : start + chunk], depth))
-    return np.concatenate(parts) if parts else np.zeros((0, depth), np.int32)
-
-
-def validation_ranks(model: Scorer, dataset: Dataset) -> NDArray[np.int32]:
-    """Ranks of the validation targets among the first 1,000 answers, (cases,) int32; 0: not among them."""
-    cases = dataset.cases("valid")
-    return ranks_of(top_of_cases(model, cases, min(dataset.n_items, 1000)), cases.targets)
-
-
-def validation_ndcg(model: Scorer, dataset: Dataset) -> float:
-    return float(ndcg(validation_ranks(model, dataset), 10).mean())
-
-
-def warm_items(dataset: Dataset) -> Tensor:
-    """(n_items + 1,) bool: which rows have training events."""
-    return torch.from_numpy(dataset.popularity > 0)
 
 
 def seed_everything(seed: int, options: RunOptions) -> np.random.Generator:

@@ -1,0 +1,148 @@
+"""The softmax over items that training minimises: over the whole warm catalogue, or over a sample of it.
+
+Bengio & Senecal 2008 estimate the softmax's normaliser by importance sampling; Yi et al. 2019 take the other targets of
+the batch as the sample and correct for how often popular items are there. Here a step scores against both: the batch's
+targets and items drawn uniformly. Memory grows with batch x candidates, never with batch x catalogue.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
+from torch import Tensor
+from torch.nn import functional
+
+from compress.stage import Entry, Shorthand
+
+
+@dataclass(frozen=True)
+class ItemVectors:
+    """Item vectors of a whole table, or of the ascending int64 `rows` alone: (rows, dim). Indexed by table rows."""
+
+    vectors: Tensor
+    rows: Tensor | None = None
+
+    def __getitem__(self, items: Tensor) -> Tensor:
+        return self.vectors[items if self.rows is None else torch.searchsorted(self.rows, items)]
+
+
+def rows_needed(n_rows: int, *items: Tensor) -> Tensor | None:
+    """The different rows among `items` and row 0, ascending; None where the whole table costs hardly more."""
+    needed = torch.unique(torch.cat([torch.zeros_like(items[0].flatten()[:1]), *(i.flatten() for i in items)]))
+    return needed if 2 * len(needed) < n_rows else None
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What a step scores against beside each position's own target.
+
+    `items` (n,) int64 ascending; `log_chance` (n,) float32, the log of each item's probability of being here;
+    `uniform` (negatives,) int64, the columns of `items` that were drawn uniformly.
+    """
+
+    items: Tensor
+    log_chance: Tensor
+    uniform: Tensor
+
+    def loss(self, users: Tensor, vectors: ItemVectors, targets: Tensor, label_smoothing: float) -> Tensor:
+        """users (positions, dim), targets (positions,) int64 -> mean cross-entropy in nats.
+
+        The target counts whole, every other candidate by one over its probability of being here, so that the sum of
+        exponentials is an unbiased estimate of the catalogue's. A candidate that is the target is masked.
+        """
+        own = (users * vectors[targets]).sum(-1, keepdim=True)
+        scores = users @ vectors[self.items].T
+        others = (scores - self.log_chance).masked_fill(self.items == targets[:, None], -math.inf)
+        total = torch.cat([own, others], 1).logsumexp(1)
+        loss = (total - own[:, 0]).mean()
+        if label_smoothing:
+            loss = (1 - label_smoothing) * loss + label_smoothing * (total - scores[:, self.uniform].mean(1)).mean()
+        return loss
+
+
+class Sampler:
+    """Draws the candidates of a domain's steps."""
+
+    def __init__(self, softmax: "SampledSoftmax", sequences: Sequence[NDArray[np.int32]], rng: np.random.Generator):
+        """`sequences`: each user's training rows, oldest first; warm items are those that are in one."""
+        self.softmax, self.rng = softmax, rng
+        self.warm = np.unique(np.concatenate(sequences)).astype(np.int64)
+        self.negatives = min(softmax.negatives, len(self.warm))
+        targets = np.bincount(np.concatenate([events[1:] for events in sequences]), minlength=self.warm[-1] + 1)
+        self.share = targets / targets.sum()
+
+    def __call__(self, targets: Tensor) -> Candidates:
+        """The candidates of a batch with these targets (positions,) int64."""
+        drawn = self.warm[np.sort(self.rng.choice(len(self.warm), self.negatives, replace=False, shuffle=False))]
+        items, absent = drawn, np.full(len(drawn), 1 - self.negatives / len(self.warm))
+        if self.softmax.in_batch:
+            items = np.union1d(drawn, targets.cpu().numpy())
+            # seen from one position, the others' targets are so many draws by popularity
+            absent = (1 - self.negatives / len(self.warm)) * (1 - self.share[items]) ** (len(targets) - 1)
+        chance = np.maximum(1 - absent, np.finfo(np.float32).tiny)
+        uniform = np.searchsorted(items, drawn)
+        as_float = torch.from_numpy(np.log(chance).astype(np.float32))
+        return Candidates(
+            *(t.to(targets.device) for t in (torch.from_numpy(items), as_float, torch.from_numpy(uniform)))
+        )
+
+
+class FullSoftmax(Entry):
+    """Every warm item at every step."""
+
+    name: Literal["full"] = "full"
+
+    def sampler(self, _sequences: Sequence[NDArray[np.int32]], _rng: np.random.Generator) -> None:
+        """Nothing is drawn."""
+
+
+class SampledSoftmax(Entry):
+    """`negatives` warm items drawn uniformly without repetition, and with `in_batch` all targets of the batch."""
+
+    name: Literal["sampled"] = "sampled"
+    negatives: PositiveInt = 512
+    in_batch: bool = True
+
+    def sampler(self, sequences: Sequence[NDArray[np.int32]], rng: np.random.Generator) -> Sampler:
+        return Sampler(self, sequences, rng)
+
+
+Softmax = Annotated[FullSoftmax | SampledSoftmax, Field(discriminator="name"), Shorthand]
+
+
+def next_item_loss(
+    table: Callable[[Tensor | None], Tensor],
+    encoder: Callable[[Tensor], Tensor],
+    batch: tuple[Tensor, Tensor],
+    cold: Tensor,
+    label_smoothing: float = 0.0,
+    sampler: Sampler | None = None,
+    listed: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """One batch of `windows` -> the next item's mean cross-entropy in nats, over the sampler's candidates or all.
+
+    `table(rows)` gives the item vectors of these rows, `table(None)` of all, (rows, dim); `encoder` item vectors ->
+    user vectors; `batch` is inputs and targets (windows, length) int64; `cold` (n_items + 1,) bool masks rows. Also
+    returns logits (positions, columns) that hold those of the items `listed` (positions, top), and their columns there.
+    """
+    inputs, targets = batch
+    wanted = targets[targets > 0]
+    if sampler is None:
+        vectors = table(None)
+        logits = encoder(vectors[inputs])[targets > 0] @ vectors.T
+        logits = logits.masked_fill(cold, -1e4)
+        return functional.cross_entropy(logits, wanted, label_smoothing=label_smoothing), logits, listed
+    candidates = sampler(wanted)
+    rows = rows_needed(len(cold), inputs, wanted, candidates.items, *([] if listed is None else [listed]))
+    some = ItemVectors(table(rows), rows)
+    users = encoder(some[inputs])[targets > 0]
+    loss = candidates.loss(users, some, wanted, label_smoothing)
+    if listed is None:
+        return loss, users[:, :0], None
+    logits = (some[listed] @ users[:, :, None])[:, :, 0].masked_fill(cold[listed], -1e4)
+    return loss, logits, torch.arange(logits.shape[1], device=logits.device).expand_as(logits)
