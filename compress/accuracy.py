@@ -12,18 +12,19 @@ from compress.data.dataset import SETS, Cases, CaseSet, Dataset
 DEPTH = 1000
 """Answers kept per case; a target further down counts as not found."""
 
-Answer = Callable[[CaseSet, Cases], NDArray[np.int32]]
+Answer = Callable[[CaseSet, Cases], NDArray[np.int32] | None]
 
 
 def accuracy_of(answer: Answer, dataset: Dataset) -> tuple[dict[str, Any], dict[str, NDArray[np.int32]]]:
-    """(metrics by set and segment, ranks (cases,) int32 by set). `answer` gives rows best first, (cases, depth)."""
+    """(metrics by set and segment, ranks (cases,) int32 by set). `answer` gives rows best first, (cases, depth), or
+    None where there are none: then the set is absent."""
     accuracy: dict[str, Any] = {"segments": {}}
     ranks: dict[str, NDArray[np.int32]] = {}
     for name in SETS:
         cases = dataset.cases(name)
-        if not len(cases):
+        top = answer(name, cases) if len(cases) else None
+        if top is None:
             continue
-        top = answer(name, cases)
         ranks[name] = found = ranks_of(top, cases.targets)
         if name == "cold":
             accuracy["segments"]["cold_items"] = summarise(found, top, dataset.n_items)

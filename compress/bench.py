@@ -82,11 +82,13 @@ def bench(config: BenchConfig, inputs: Inputs, out: Path, options: RunOptions) -
     dataset = Dataset.open(inputs["data"], config.domain)
     candidates = candidates_of(inputs)
     baselines, ranks = baseline_rows(inputs["baselines"], dataset)
+    not_measured: list[dict[str, str]] = []
+    given, found = given_rows(inputs, dataset, not_measured)
+    ranks |= found
     for candidate in options.progress(candidates, "bench: accuracy", len(candidates)):
         ranks |= _measure_accuracy(candidate, dataset)
     first = min((c.chain.seed for c in candidates), default=0)
     timed = [c for c in candidates if c.chain.seed == first]
-    not_measured: list[dict[str, str]] = []
     samples = _measure_latency(timed, inputs, dataset, config, not_measured, options)
     history = tuple(_queries(dataset, config)[0])
     for candidate in options.progress(timed, "bench: memory", len(timed)):
@@ -96,7 +98,7 @@ def bench(config: BenchConfig, inputs: Inputs, out: Path, options: RunOptions) -
         rss, load = fresh_process(spec, repeats=config.cold_starts)
         candidate.row |= {"rss_mb": round(rss, 1), "load_ms": round(load, 1)}
     machine = describe_machine().model_dump(mode="json")
-    models = [candidate.row for candidate in candidates] + baselines
+    models = [candidate.row for candidate in candidates] + given + baselines
     write_json(out / "measurements.json", {"machine": machine, "models": models, "not_measured": not_measured})
     np.savez(out / "ranks.npz", **ranks)  # type: ignore[arg-type]
     np.savez(out / "latency.npz", **samples)  # type: ignore[arg-type]
@@ -141,6 +143,33 @@ def baseline_rows(folder: Path, dataset: Dataset) -> tuple[list[dict[str, Any]],
     return rows, ranks
 
 
+def given_rows(
+    inputs: Inputs, dataset: Dataset, not_measured: list[dict[str, str]]
+) -> tuple[list[dict[str, Any]], dict[str, NDArray[np.int32]]]:
+    """Rows of the teachers that are answers in files, and in `not_measured` what files cannot tell."""
+    rows: list[dict[str, Any]] = []
+    ranks: dict[str, NDArray[np.int32]] = {}
+    for chain, folder in gathered(inputs, "prune"):
+        if not (folder / "answers.npz").exists():
+            continue
+        why = "its answers were given as files: there is no model to run"
+        not_measured.append({"what": f"latency, memory and size of {chain.role} {chain.name}", "why": why})
+        with np.load(folder / "answers.npz", allow_pickle=False) as tops:
+            kept = {name: tops[f"{name}_top"] for name in SETS if f"{name}_top" in tops.files}
+        for name in ("valid", "test"):
+            if len(dataset.cases(name)) and name not in kept:
+                judged = read_json(folder / "metrics.json")["coverage"][name]
+                why = f"its answers cover {judged['judged']} of {judged['cases']} {name} cases"
+                not_measured.append({"what": f"accuracy of {chain.role} {chain.name} on {name}", "why": why})
+        if "valid" not in kept:
+            continue  # what validation cannot choose has no row
+        accuracy, found = accuracy_of(lambda name, _cases, kept=kept: kept.get(name), dataset)  # type: ignore[misc]
+        row = {"name": f"{chain.name}-fp32", "role": chain.role, "variant": chain.variant, "seed": chain.seed}
+        ranks |= {f"{row['name']}/{cases}": values for cases, values in found.items()}
+        rows.append({**row, "precision": "fp32", "accuracy": accuracy, "latency": []})
+    return rows, ranks
+
+
 def answers(ranker: Ranker, cases: Cases, max_history: int, depth: int, batch: int = 256) -> NDArray[np.int32]:
     """The graph's answers to all cases with everything seen excluded: (cases, depth) int32 rows."""
     histories, seen = cases.histories(max_history), cases.seen
@@ -157,7 +186,7 @@ def answers(ranker: Ranker, cases: Cases, max_history: int, depth: int, batch: i
 def size_bytes(candidate: Candidate, dataset: Dataset) -> int:
     """The history -> top-k part: graph with its table, and the id map. A teacher's is served with its LM."""
     total = candidate.graph.stat().st_size + sum(len(item.encode()) + 1 for item in dataset.item_ids)
-    if candidate.chain.role == "teacher":
+    if candidate.chain.role == "teacher" and "text" in candidate.facts["graphs"]:
         total += (candidate.folder / str(candidate.facts["graphs"]["text"]["fp32"])).stat().st_size
     return total
 

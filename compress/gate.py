@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from benchmarks.accuracy import ndcg
 from benchmarks.intervals import paired_difference
 from compress.models.folder import load_array
+from deploy.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,25 @@ class GateReport:
 def check_gate(teachers: Sequence[Path], controls: Sequence[Sequence[Path]]) -> GateReport:
     """Model folders of one teacher (one per seed) against those of every control variant (one per seed each).
 
-    The point estimate decides, averaged over seeds; the interval is for the reader.
+    The point estimate decides, averaged over seeds; the interval is for the reader. A teacher given as lists is judged
+    on the cases they cover. Raises UsageError where they cover none.
     """
-    teacher = per_user_ndcg(teachers)
-    control = max((per_user_ndcg(seeds) for seeds in controls), key=lambda values: float(values.mean()))
+    judged = np.logical_and.reduce([judged_cases(folder) for folder in teachers])
+    teacher = per_user_ndcg(teachers)[judged]
+    control = max((per_user_ndcg(seeds)[judged] for seeds in controls), key=lambda values: float(values.mean()))
     difference, ci95 = paired_difference(teacher, control)
     return GateReport(difference > 0, float(teacher.mean()), float(control.mean()), difference, ci95)
+
+
+def judged_cases(folder: Path) -> NDArray[np.bool_]:
+    """Which validation cases a teacher answered, bool (cases,)."""
+    ranks, judged = load_array(folder, "valid_ranks"), load_array(folder, "valid_judged")
+    if ranks is None or (judged is not None and not judged.any()):
+        raise UsageError(
+            "teacher gate: cannot judge a teacher that answers no validation case; give target.method lists for the "
+            "validation position of users (or rows without a position), user_vectors, or an encoder"
+        )
+    return np.ones(len(ranks), bool) if judged is None else judged
 
 
 def per_user_ndcg(folders: Sequence[Path]) -> NDArray[np.float64]:

@@ -24,7 +24,7 @@ from compress.stage import RunOptions, Stage, StageConfig
 from compress.store import Artifact, Store, artifact_key, config_digest
 from compress.teacher.mix import MixConfig, mix
 from compress.teacher.pretrain import PretrainConfig, backbone_digests, pretrain
-from compress.teacher.transfer import SourceConfig, TargetConfig, train_source, train_target
+from compress.teacher.transfer import SourceConfig, TargetConfig, given_digests, train_source, train_target
 from deploy.errors import UsageError
 
 STAGES = (
@@ -32,7 +32,7 @@ STAGES = (
     Stage("baselines", ("data",), BaselinesConfig, train_baselines, "shared", version=2),
     Stage("pretrain", ("data",), PretrainConfig, pretrain, fingerprint=backbone_digests),
     Stage("source", ("data", "pretrain"), SourceConfig, train_source),
-    Stage("target", ("data", "source"), TargetConfig, train_target, version=2),
+    Stage("target", ("data", "source"), TargetConfig, train_target, version=2, fingerprint=given_digests),
     Stage("mix", ("data", "baselines", "target"), MixConfig, mix),
     Stage("distil", ("data", "mix"), DistilConfig, distil),
     Stage("prune", ("data", "mix", "distil"), PruneConfig, prune),

@@ -14,6 +14,8 @@ from compress.explain import explain
 from compress.stage import Seed, Stage, StageConfig
 from deploy.errors import UsageError
 
+PATHS = ("from", "backbone", "key", "vectors", "ids", "user_vectors", "user_ids", "lists")
+"""Fields that may name a file or folder."""
 MAX_BYTES = 1_000_000
 ROLES: tuple[Role, ...] = ("control", "teacher", "text_encoder", "student")
 """In the order they run: the gate compares teachers with controls before any student starts."""
@@ -244,7 +246,7 @@ def _absolute(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
     def walk(value: Any, key: Any) -> Any:
         if isinstance(value, dict):
             return {k: walk(v, k) for k, v in value.items()}
-        if key in ("from", "backbone", "key") and isinstance(value, str) and value.startswith((".", "/", "~")):
+        if key in PATHS and isinstance(value, str) and value.startswith((".", "/", "~")):
             return str((folder / Path(value).expanduser()).resolve())
         return value
 

@@ -23,8 +23,8 @@ def cached_scores(model: Scorer, dataset: Dataset, top: int, options: RunOptions
     """`score_items` int32 and `scores` float16, (positions, top), best first.
 
     Positions are numbered through all users as `windows` numbers them; the teacher sees the whole history before each,
-    up to what it reads. Row 0 and cold items never appear: students learn over the warm catalogue. Items the user
-    already had stay in: repeats are part of what the teacher believes.
+    up to what it reads. Cold items never appear: students learn over the warm catalogue. Items the user already had
+    stay in: repeats are part of what the teacher believes.
     """
     sequences = dataset.train_sequences()
     warm = warm_items(dataset).to(model.device)
@@ -40,6 +40,16 @@ def cached_scores(model: Scorer, dataset: Dataset, top: int, options: RunOptions
         rows[at], values[at] = best.indices.cpu().numpy(), best.values.cpu().numpy()
         start += len(histories)
     return {"score_items": rows, "scores": values}
+
+
+def training_positions(dataset: Dataset) -> NDArray[np.int64]:
+    """Each event's number as a training target, as `contexts` and `windows` count, -1 for the others: (events,)."""
+    trained = np.flatnonzero(dataset.train)
+    owners = np.searchsorted(dataset.offsets, trained, side="right")
+    targets = trained[1:][owners[1:] == owners[:-1]]
+    numbers = np.full(len(dataset.items), -1, np.int64)
+    numbers[targets] = np.arange(len(targets))
+    return numbers
 
 
 def contexts(sequences: Sequence[NDArray[np.int32]], length: int, batch: int = _BATCH) -> Iterator[NDArray[np.int64]]:

@@ -14,6 +14,8 @@ from compress.models.sequence import SequenceEncoder, SequenceModel
 from compress.stage import Entry, Inputs, RunOptions, Shorthand, Skip, StageConfig
 from compress.store import link_tree
 from compress.teacher.cache import CachedScores, cached_scores
+from compress.teacher.given.lists import GivenLists
+from compress.teacher.given.vectors import GivenVectors
 from compress.teacher.two_level import TwoLevel, TwoLevelTeacher
 from compress.training import seed_everything, validation_ranks
 
@@ -22,6 +24,9 @@ class Frozen(Entry):
     """No recommender is trained: the LM as it is gives item vectors, for controls that may use text."""
 
     name: Literal["frozen"] = "frozen"
+
+
+Given = GivenVectors | GivenLists
 
 
 class SourceConfig(StageConfig):
@@ -42,13 +47,18 @@ class TargetConfig(StageConfig):
 
     skipped: ClassVar = {"method": "none"}
 
-    method: Annotated[TwoLevel | Frozen | Skip, Field(discriminator="name"), Shorthand] = TwoLevel()
+    method: Annotated[TwoLevel | Frozen | Given | Skip, Field(discriminator="name"), Shorthand] = TwoLevel()
     domain: str = "target"
     cached_scores: CachedScores = 100
 
     @property
     def teaches(self) -> bool:
-        return isinstance(self.method, TwoLevel)
+        return self.method.teaches if isinstance(self.method, Given) else isinstance(self.method, TwoLevel)
+
+
+def given_digests(config: TargetConfig) -> dict[str, str]:
+    """The content of the files that a given teacher comes in. Raises UsageError where one is missing."""
+    return config.method.digests() if isinstance(config.method, Given) else {}
 
 
 def train_source(config: SourceConfig, inputs: Inputs, out: Path, options: RunOptions) -> None:
@@ -61,6 +71,10 @@ def train_source(config: SourceConfig, inputs: Inputs, out: Path, options: RunOp
 
 def train_target(config: TargetConfig, inputs: Inputs, out: Path, options: RunOptions) -> None:
     """data, source -> the teacher: model folder, `item_vectors.npy`, cached scores and validation ranks."""
+    if isinstance(config.method, Given):
+        dataset = Dataset.open(inputs["data"], config.domain)
+        config.method(dataset, config.cached_scores, config.seed, out, options)
+        return
     if isinstance(config.method, Skip) or not _has_text(inputs["source"]):
         link_tree(inputs["source"], out)
         return
