@@ -85,10 +85,7 @@ def teacher_text(teacher: Path) -> TextEncoder:
 
 def cut_layers(encoder: TextEncoder, layers: int) -> TextEncoder:
     """Keep the first `layers` layers: the start of a text student."""
-    kept = min(layers, len(encoder.layers))
-    encoder.lm.encoder.layer = encoder.layers[:kept]
-    encoder.lm.config.num_hidden_layers = kept
-    encoder.shape = encoder.shape.model_copy(update={"layers": encoder.shape.layers[:kept]})
+    encoder.keep_layers(range(min(layers, len(encoder.layers))))
     return encoder
 
 

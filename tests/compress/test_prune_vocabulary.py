@@ -12,14 +12,15 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, XLMRobertaConfig, XLMRobertaModel
 
 from compress.models.sequence import BlockShape
-from compress.models.text import TextEncoder, TextShape, bounded
+from compress.models.text import TextEncoder, TextShape
+from compress.models.tokens import bounded
 from compress.prune.vocabulary import prune_vocabulary
 from compress.teacher.backbone import Pretrained, RandomBert
 from deploy.errors import UsageError
 
 ALL = ["the matrix reloaded", "a river runs through it", "heat", "the usual suspects", "toy story", "babe: pig in city"]
 USED = ALL[:3]
-MINILM = Pretrained().folder()
+MINILM = Pretrained().place()
 
 
 def word_encoder(max_tokens: int = 16) -> TextEncoder:

@@ -16,8 +16,10 @@ from compress.models.sequence import SequenceModel
 from compress.models.text import TextEncoder
 from compress.stage import RunOptions
 from compress.teacher import two_level
-from compress.teacher.backbone import Pretrained, RandomBert, word_tokenizer
-from compress.teacher.pretrain import PretrainConfig, backbone_digests, mask_tokens, pretrain
+from compress.teacher.backbone import Pretrained, RandomBert
+from compress.teacher.objectives import mask_tokens
+from compress.teacher.pretrain import PretrainConfig, backbone_digests, pretrain
+from compress.teacher.random_bert import word_tokenizer
 from compress.teacher.transfer import SourceConfig, TargetConfig, train_source, train_target
 from compress.teacher.two_level import TwoLevel, TwoLevelTeacher
 from compress.training import Training, seed_everything, validation_ndcg, validation_ranks

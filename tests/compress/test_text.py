@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from compress.models.text import TextEncoder, additive, batches
-from compress.teacher.backbone import RandomBert
+from compress.models.family import additive
+from compress.models.text import TextEncoder
+from compress.models.tokens import batches
+from compress.teacher.backbone import RandomBert, load_backbone
 from deploy.errors import UsageError
 
 TEXTS = ["the silent river", "golden", "a burning mirror, frozen summer; the gentle stranger", "empire"]
@@ -112,20 +114,20 @@ def backbone(folder: Path) -> TextEncoder:
 
 def test_a_hugging_face_folder_is_read_as_it_is(tmp_path: Path) -> None:
     encoder = backbone(tmp_path)
-    read = TextEncoder.from_backbone(tmp_path, 16)
+    read = load_backbone(tmp_path, 16)
     np.testing.assert_allclose(read.encode(TEXTS), encoder.encode(TEXTS), atol=1e-6)
     assert read.shape == encoder.shape
-    assert TextEncoder.from_backbone(tmp_path, 4).tokenize(TEXTS)[0].shape == (4, 4)
+    assert load_backbone(tmp_path, 4).tokenize(TEXTS)[0].shape == (4, 4)
 
 
 def test_other_families_and_absent_folders_are_a_users_mistake(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(UsageError, match=r"^pretrain.backbone: cannot load .*empty"):
-        TextEncoder.from_backbone(empty, 16)
+        load_backbone(empty, 16)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
-    with pytest.raises(UsageError, match=r"bert, camembert, roberta, xlm-roberta \(got 'gpt2'"):
-        TextEncoder.from_backbone(tmp_path, 16)
+    with pytest.raises(UsageError, match=r"xlm-roberta, llama, .*smollm3 \(got 'gpt2'"):
+        load_backbone(tmp_path, 16)
 
 
 def test_batches_cover_everything_once() -> None:
