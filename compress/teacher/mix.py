@@ -6,6 +6,7 @@ highest likelihood, so that the sum is calibrated as well: soft labels need that
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -31,6 +32,8 @@ from deploy.errors import UsageError
 
 MOST_CASES = 4096
 """Validation cases the weights are chosen on: a few numbers need no more, and memory stays bounded."""
+LEAST_SHARE = 0.01
+"""A member that is less of the mix is left out: it costs time and says nothing. The teacher itself stays."""
 
 
 class MixConfig(StageConfig):
@@ -64,19 +67,24 @@ def mix(config: MixConfig, inputs: Inputs, out: Path, options: RunOptions) -> No
     members = dict(_members(config, inputs, dataset))
     cases = dataset.cases("valid")
     fitting = _Fitting([model for model, _ in members.values()], cases, rng, options.device)
-    weights = fitting.weights(np.ones(len(fitting.index), bool))
+    alone = {name: fitting.ndcg_alone(index) for index, name in enumerate(members)}
+    heard = np.array(fitting.shares(fitting.weights())) >= LEAST_SHARE
+    heard |= [reads_text for _, reads_text in members.values()]
+    left_out = [name for name, kept in zip(members, heard, strict=True) if not kept]
+    members = {name: member for name, member in members.items() if name not in left_out}
+    fitting = fitting.among(heard)
+    weights = fitting.weights()
     model = _mixed(members, weights).to(options.device).eval()
     ranks = fitting.crossed_ranks(config.folds, rng)
-    alone = {name: fitting.ndcg_alone(index) for index, name in enumerate(members)}
     value = float(ndcg(ranks, 10).mean())
     arrays: dict[str, NDArray[Any]] = {"valid_ranks": ranks}
     if (vectors := load_array(inputs["target"], "item_vectors")) is not None:
         arrays["item_vectors"] = vectors
     shares = dict(zip(members, fitting.shares(weights), strict=True))
-    metrics = {"valid_ndcg@10": value, "alone": alone, "shares": shares}
+    metrics = {"valid_ndcg@10": value, "alone": alone, "shares": shares, "left_out": left_out}
     arrays |= cached_scores(model, dataset, config.cached_scores, options)
     write_model(out, text=load_text(inputs["target"]), mix=model, arrays=arrays, metrics=metrics)
-    parts = ", ".join(f"{name} {shares[name]:.0%} (alone {alone[name]:.4f})" for name in members)
+    parts = ", ".join(f"{name} {shares.get(name, 0.0):.0%} (alone {alone[name]:.4f})" for name in alone)
     options.log(f"mix: validation NDCG@10 {value:.4f}, weights chosen on other users; {parts}")
 
 
@@ -85,6 +93,8 @@ def _members(config: MixConfig, inputs: Inputs, dataset: Dataset) -> Iterator[tu
     own = load_scorer(inputs["target"])
     if isinstance(own, SequenceModel):
         yield "teacher", (own, True)
+    elif (inputs["target"] / "answers.npz").exists():
+        raise UsageError("mix.members: a teacher given as answers scores no other history; give its variant mix: none")
     variants = {chain.variant: folder for chain, folder in gathered(inputs, "member")}
     baselines = read_json(inputs["baselines"] / "baselines.json")
     for name in config.members:
@@ -132,8 +142,16 @@ class _Fitting:
             row[torch.from_numpy(self.seen[case].astype(np.int64))] = True
         self.targets = torch.from_numpy(cases.targets[self.index].astype(np.int64))
         self.fair = ~forbidden.gather(1, self.targets[:, None])[:, 0].numpy()  # a repeat is never answered
-        self.spread = np.array([float(scores[~forbidden].std().clamp(min=1e-6)) for scores in raw])
-        self.scores = (raw / torch.from_numpy(self.spread).float()[:, None, None]).masked_fill(forbidden, -1e4)
+        self.spread = np.array([float(scores[~forbidden].std()) for scores in raw])  # 0: the same for all items
+        unit = torch.from_numpy(np.where(self.spread > 0, self.spread, 1.0)).float()
+        self.scores = (raw / unit[:, None, None]).masked_fill(forbidden, -1e4)
+
+    def among(self, kept: NDArray[np.bool_]) -> "_Fitting":
+        """The same cases with the members `kept` alone."""
+        fewer = copy(self)
+        fewer.members = [member for member, keep in zip(self.members, kept, strict=True) if keep]
+        fewer.scores, fewer.spread = self.scores[torch.from_numpy(kept)], self.spread[kept]
+        return fewer
 
     @torch.no_grad()
     def _scores(self, index: NDArray[np.int64]) -> Tensor:
@@ -144,9 +162,9 @@ class _Fitting:
             parts.append(torch.cat([model.scores(some).float().cpu() for some in torch.split(histories, 512)]))
         return torch.stack(parts)
 
-    def weights(self, among: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """Non-negative weights (members,) of highest likelihood on the cases `among`, by L-BFGS."""
-        rows = torch.from_numpy(among & self.fair)
+    def weights(self, held_out: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
+        """Non-negative weights (members,) of highest likelihood on the cases, those `held_out` aside, by L-BFGS."""
+        rows = torch.from_numpy(self.fair if held_out is None else self.fair & ~held_out)
         scores, targets = self.scores[:, rows], self.targets[rows]
         free = torch.full((len(scores),), -1.0, requires_grad=True)
         optimizer = torch.optim.LBFGS([free], max_iter=100, line_search_fn="strong_wolfe")
@@ -159,7 +177,8 @@ class _Fitting:
             return value
 
         optimizer.step(loss)  # type: ignore[no-untyped-call]
-        return np.asarray(functional.softplus(free.detach()).double().numpy() / self.spread, np.float64)
+        units = np.asarray(functional.softplus(free.detach()).double().numpy(), np.float64)
+        return np.where(self.spread > 0, units / np.maximum(self.spread, 1e-12), 0.0)
 
     def shares(self, weights: NDArray[np.float64]) -> list[float]:
         """How much of the mix's spread each member's is."""
@@ -171,7 +190,7 @@ class _Fitting:
         fold = rng.permutation(len(self.cases)) % folds
         ranks = np.zeros(len(self.cases), np.int32)
         for number in range(folds):
-            weights = self.weights(fold[self.index] != number)
+            weights = self.weights(fold[self.index] == number)
             held = np.flatnonzero(fold == number)
             for part in np.array_split(held, -(-len(held) // MOST_CASES)):
                 ranks[part] = self._ranks(part, weights)
