@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from compress.data.files import Files
 from compress.data.load import DataConfig, load_data
-from compress.data.sources import Files, read_source, source_digest, source_name
+from compress.data.sources import read_source, source_digest, source_name
 from compress.pipeline import STAGES, check_sources
 from compress.recipe import load_recipe
 from compress.stage import RunOptions

@@ -1,0 +1,144 @@
+"""Amazon Reviews 2023 (McAuley Lab, UCSD), one category at a time.
+
+Yupeng Hou et al.: Bridging Language and Items for Retrieval and Recommendation. arXiv:2403.03952.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from compress.data.public.archives import columns, gzip_lines
+from compress.data.public.download import Download
+from compress.data.public.source import LISTS, PublicSource, Sha256, write_events
+from deploy.columns import write_atomic
+from deploy.errors import UsageError
+
+FILES = "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_2023"
+MAX_BYTES = 20_000_000_000
+MAX_CELL = 10_000
+
+Category = Literal[
+    "All_Beauty",
+    "Amazon_Fashion",
+    "Appliances",
+    "Arts_Crafts_and_Sewing",
+    "Automotive",
+    "Baby_Products",
+    "Beauty_and_Personal_Care",
+    "Books",
+    "CDs_and_Vinyl",
+    "Cell_Phones_and_Accessories",
+    "Clothing_Shoes_and_Jewelry",
+    "Digital_Music",
+    "Electronics",
+    "Gift_Cards",
+    "Grocery_and_Gourmet_Food",
+    "Handmade_Products",
+    "Health_and_Household",
+    "Health_and_Personal_Care",
+    "Home_and_Kitchen",
+    "Industrial_and_Scientific",
+    "Kindle_Store",
+    "Magazine_Subscriptions",
+    "Movies_and_TV",
+    "Musical_Instruments",
+    "Office_Products",
+    "Patio_Lawn_and_Garden",
+    "Pet_Supplies",
+    "Software",
+    "Sports_and_Outdoors",
+    "Subscription_Boxes",
+    "Tools_and_Home_Improvement",
+    "Toys_and_Games",
+    "Unknown",
+    "Video_Games",
+]
+
+
+class Confirmed(BaseModel):
+    """The SHA-256 of the two files a category needs: the lab publishes none, so that the recipe says which it means."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ratings: Sha256 | None = None
+    metadata: Sha256 | None = None
+
+
+class Amazon2023(PublicSource):
+    """Amazon Reviews 2023: ratings of one category, users and items with `core` ratings at least, and item metadata.
+
+    Items are parent products (`parent_asin`): those that are rated, in the order of first rating.
+    """
+
+    name: Literal["amazon-2023"] = "amazon-2023"
+    category: Category
+    core: Literal[0, 5] = 5
+    sha256: Confirmed = Confirmed()
+
+    @property
+    def title(self) -> str:
+        """`amazon-2023-<category>-<core>core`."""
+        return f"{self.name}-{self.category}-{self.core}core"
+
+    def downloads(self) -> tuple[Download, ...]:
+        """Ratings (CSV) and metadata (JSON lines), both gzipped."""
+        ratings = f"benchmark/{self.core}core/rating_only/{self.category}.csv.gz"
+        metadata = f"raw/meta_categories/meta_{self.category}.jsonl.gz"
+        given = (("ratings", ratings, self.sha256.ratings), ("metadata", metadata, self.sha256.metadata))
+        return tuple(
+            Download(f"amazon-2023/{path}", f"{FILES}/{path}", checksum, MAX_BYTES, f"sha256.{field}")
+            for field, path, checksum in given
+        )
+
+    def convert(self, files: Sequence[Path], folder: Path) -> None:
+        """`user_id,parent_asin,rating,timestamp` in milliseconds; one JSON object per product, the first of equal ids.
+
+        A rated product without metadata, or without a title, has its id as the title.
+        """
+        ratings, metadata = files
+        users, items, stars, times = columns(
+            str(ratings), gzip_lines(ratings), ("user_id", "parent_asin", "rating", "timestamp")
+        )
+        write_events(folder / f"{self.title}.inter", users, items, stars, [_seconds(ratings, t) for t in times])
+        rated: dict[str, dict[str, str]] = {item: {} for item in items}
+        for number, product in _products(metadata):
+            asin = product.get("parent_asin")
+            if asin in rated and not rated[asin]:
+                rated[asin] = _cells(f"{metadata}, line {number}", product)
+        table = {
+            "item_id": list(rated),
+            "title": [cells.get("title") or item for item, cells in rated.items()],
+            **{name: [cells.get(name, "") for cells in rated.values()] for name in ("store", "categories", "price")},
+        }
+        write_atomic(folder / f"{self.title}.item", table, {"item_id": "token", "store": "token", "price": "token"})
+
+
+def _seconds(path: Path, milliseconds: str) -> str:
+    try:
+        return repr(int(milliseconds) / 1000)
+    except ValueError:
+        raise UsageError(f"{path}: a timestamp is whole milliseconds (got {milliseconds[:60]!r})") from None
+
+
+def _products(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
+    for number, line in enumerate(gzip_lines(path), start=1):
+        try:
+            product = json.loads(line)
+        except (ValueError, RecursionError):
+            product = None
+        if not isinstance(product, dict):
+            raise UsageError(f"{path}, line {number}: one JSON object per line (got {line[:60]!r})")
+        yield number, product
+
+
+def _cells(where: str, product: Mapping[str, object]) -> dict[str, str]:
+    categories = product.get("categories") or []
+    if not isinstance(categories, list):
+        raise UsageError(f"{where}: categories are a list (got {str(categories)[:60]!r})")
+    named = {name: product.get(name) for name in ("title", "store", "price")}
+    texts = {name: "" if value is None else str(value) for name, value in named.items()}
+    texts["categories"] = LISTS.join(str(part) for part in categories)
+    return {name: " ".join(text.split())[:MAX_CELL] for name, text in texts.items()}
