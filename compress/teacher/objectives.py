@@ -94,7 +94,8 @@ class _TiedHead(nn.Module):
         self._embeddings = [encoder.lm.get_input_embeddings().weight]  # a list: they are no parameter of the head
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return hidden @ self._embeddings[0].T
+        logits: Tensor = hidden @ self._embeddings[0].T
+        return logits
 
 
 class _MaskedHead(nn.Module):

@@ -22,6 +22,7 @@ from compress.models.sequence import EncoderSizes, SequenceEncoder, SequenceMode
 from compress.models.text import TextEncoder
 from compress.models.tokens import by_length
 from compress.stage import RunOptions
+from compress.teacher.tuning import TopLayers, Tuning
 from compress.training import Fit, Training, fit, validation_ndcg, warm_items, windows
 from compress.training.softmax import next_item_loss
 
@@ -35,6 +36,7 @@ class TwoLevel(EncoderSizes):
     neurons: PositiveInt = 256
     id_vectors: bool = True  # warm items also get a free vector, which text alone cannot give
     trained_layers: NonNegativeInt = 2
+    tuning: Tuning = TopLayers()
     texts_per_step: PositiveInt = 64
     text_learning_rate_factor: PositiveFloat = 0.05
     frozen_epochs: NonNegativeInt = 2  # epochs before the LM starts to move, so that its first gradients mean something
@@ -47,6 +49,7 @@ class TwoLevelTeacher(nn.Module):
 
     warm: Tensor
     mask: Tensor
+    tokens: Tensor | None
     lower: Tensor
     bank: Tensor
 
@@ -56,14 +59,16 @@ class TwoLevelTeacher(nn.Module):
         if text.dim != config.dim or isinstance(text.head, nn.Identity):
             text.head = nn.Linear(text.hidden_size, config.dim, bias=False)
         self.text = text
-        self.first = text.train_layers(config.trained_layers)
+        self.first = config.tuning(text, config.trained_layers)
         self.encoder = encoder or SequenceEncoder(self.shape)
         self.ids = nn.Parameter(torch.zeros(dataset.n_items + 1, config.dim), requires_grad=config.id_vectors)
         self.register_buffer("warm", warm_items(dataset).float()[:, None], persistent=False)
         tokens, mask = text.tokenize(dataset.texts)
         self.register_buffer("mask", mask, persistent=False)
-        self.register_buffer("lower", self._lower(tokens, mask), persistent=False)
-        self.register_buffer("bank", torch.zeros(dataset.n_items, text.hidden_size), persistent=False)
+        cached = config.tuning.frozen_below
+        self.register_buffer("tokens", None if cached else tokens, persistent=False)
+        self.register_buffer("lower", self._lower(tokens, mask) if cached else None, persistent=False)
+        self.register_buffer("bank", torch.zeros(dataset.n_items, text.hidden_size))
         self.refresh()
 
     @torch.no_grad()
@@ -88,7 +93,10 @@ class TwoLevelTeacher(nn.Module):
         """Items (n,) int64 from 0 -> pooled LM states (n, hidden), through the trained layers."""
         mask = self.mask[items]
         used = int(mask.sum(1).max())
-        return self.text.pooled(self.lower[items, :used], mask[:, :used], self.first)
+        mask = mask[:, :used]
+        if self.tokens is None:
+            return self.text.pooled(self.lower[items, :used], mask, self.first)
+        return self.text.pooled(self.text.lower(self.tokens[items, :used], mask, self.first), mask, self.first)
 
     def text_vectors(self, fresh: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
         """(n_items + 1, dim) from the bank, row 0 zero; the items `fresh` are computed now and carry gradient.
@@ -126,7 +134,7 @@ class TwoLevelTeacher(nn.Module):
         device = self.ids.device
 
         def moves(number: int) -> bool:
-            return bool(config.trained_layers) and 0 < number - config.frozen_epochs <= config.text_epochs
+            return bool(text) and 0 < number - config.frozen_epochs <= config.text_epochs
 
         def epoch(number: int) -> Iterator[Tensor]:
             if moves(number - 1) and not moves(number):
@@ -149,7 +157,8 @@ class TwoLevelTeacher(nn.Module):
         text = [p for p in self.text.lm.parameters() if p.requires_grad]
         rest = [*self.text.head.parameters(), *self.encoder.parameters()] + ([self.ids] if config.id_vectors else [])
         groups = [(rest, 1.0)] + ([(text, config.text_learning_rate_factor)] if text else [])
-        result = fit(self, groups, training, epoch, validate, options, what)
+        result = fit(self, groups, training, epoch, validate, options, what, rng=rng)
+        config.tuning.merge(self.text)
         self.refresh()
         return result
 
