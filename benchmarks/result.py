@@ -143,8 +143,8 @@ class Model(Record):
     variant: str
     chosen: bool
     precision: Precision
-    params: int
-    size_bytes: int
+    params: int | None = Field(default=None, description="absent where the model is answers in files")
+    size_bytes: int | None = Field(default=None, description="absent where the model is answers in files")
     accuracy: Accuracy
     latency: list[LatencyRow] = []
     rss_mb: float | None = None

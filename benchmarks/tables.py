@@ -61,7 +61,7 @@ def _row(variant: str, precision: str, models: list[Model], result: Result) -> s
         f"{fmean(model.accuracy.test.ndcg_10 or 0.0 for model in models):.4f}",
         _mean([model.accuracy.segments.cold_items.ndcg_10 for model in models], 4),
         _mean([model.top10_overlap for model in models], 3),
-        f"{first.size_bytes / 1e6:.2f}" if row else "",
+        f"{first.size_bytes / 1e6:.2f}" if row and first.size_bytes else "",
         f"{row.p50_ms:.3f}" if row else "",
         _times(row, "ratio_to_teacher"),
         _times(row, "ratio_to_teacher_text"),
