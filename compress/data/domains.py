@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from string import Formatter
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,10 @@ class DomainConfig(BaseModel):
     )
     columns: dict[str, str] = Field(default={}, description="names of the columns user, item, time, rating, title")
     list_separator: str = Field(default=" ", min_length=1, max_length=8, description="between values of one attribute")
+    order: Literal["time", "none"] = Field(default="time", description="none: each user's events in a random order")
+    train_users: float = Field(
+        default=1.0, gt=0, le=1, description="share of users to train and validate on; all are asked in the test"
+    )
 
     @field_validator("columns")
     @classmethod

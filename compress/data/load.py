@@ -9,9 +9,10 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from compress.data.domains import DomainConfig, Events, chosen_items, events_on, item_texts, take_items
+from compress.data.order import in_random_order, train_on_some_users
 from compress.data.segments import short_histories, tail_items
 from compress.data.sources import read_source, source_digest, source_name
-from compress.data.splits import Cold, Division, LeaveOneOut, Split, make_cold
+from compress.data.splits import Cold, Division, LeaveOneOut, RandomLiked, Split, make_cold
 from compress.stage import Inputs, RunOptions, StageConfig
 from deploy.errors import UsageError
 from deploy.tables import Items, write_items
@@ -19,7 +20,7 @@ from deploy.tables import Items, write_items
 TARGET = "target"
 OWN_COLUMNS = frozenset({"item_id", "title", "text"})
 """What `items.item` fills itself: a source's column of that name feeds the template and is not kept beside it."""
-PROTOCOL_NAMES = {"leave_one_out": "leave-one-out", "time": "time"}
+PROTOCOL_NAMES = {"leave_one_out": "leave-one-out", "random_liked": "random-liked", "time": "time"}
 
 
 class DataConfig(StageConfig):
@@ -57,11 +58,21 @@ def load_data(config: DataConfig, inputs: Inputs, out: Path, options: RunOptions
     described = {name: _domain(config, name, out / "domains" / name, options) for name in config.domains}
     content = {
         "name": source_name(config.domains[TARGET].source),
-        "protocol": {"split": PROTOCOL_NAMES[config.split.name], "ranking": "full", "seen_excluded": True},
+        "protocol": {"split": _protocol(config), "ranking": "full", "seen_excluded": True},
         "target": TARGET,
         "domains": described,
     }
     (out / "dataset.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", "utf-8")
+
+
+def _has_order(config: DataConfig, name: str) -> bool:
+    return config.domains[name].order == "time" and not isinstance(config.split, RandomLiked)
+
+
+def _protocol(config: DataConfig) -> str:
+    """What is asked of the target: a user's last event, where there is an order to speak of."""
+    ordered = _has_order(config, TARGET) or not isinstance(config.split, LeaveOneOut)
+    return PROTOCOL_NAMES[config.split.name if ordered else "random_liked"]
 
 
 def _domain(config: DataConfig, name: str, out: Path, options: RunOptions) -> dict[str, Any]:
@@ -88,8 +99,12 @@ def _domain(config: DataConfig, name: str, out: Path, options: RunOptions) -> di
     if not enough.any():
         raise UsageError(f"{path}, {where}: no user has {config.min_events} events (got at most {max(counts)})")
     events = events.keep_users(enough)
+    timed = interactions.timed and _has_order(config, name)
+    if not _has_order(config, name):
+        events = in_random_order(events, config.seed)
     events, cold = make_cold(events, len(items), config.cold_fraction, config.seed)
-    division = config.split(events, interactions.timed)
+    division = config.split(events, timed)
+    division = train_on_some_users(division, events, domain.train_users, config.seed)
     dropped |= {"short_users": len(short), "users_without_events": int((counts == 0).sum())}
     _write(out, items, texts, events, division, cold)
     options.log(
@@ -101,7 +116,7 @@ def _domain(config: DataConfig, name: str, out: Path, options: RunOptions) -> di
         "users": len(events.users),
         "items": len(items),
         "interactions": len(events.rows),
-        "timed": interactions.timed,
+        "timed": timed,
         "list_separators": dict.fromkeys(
             sorted((items.sequences | set(domain.items)) - OWN_COLUMNS), domain.list_separator
         ),

@@ -48,6 +48,19 @@ class LeaveOneOut(Entry):
         return Division(train, _cases(users[valid], ends[valid] - 2), _cases(users[test], ends[test] - 1))
 
 
+class RandomLiked(Entry):
+    """For data without order: one of a user's events, drawn, is the test case, another the validation case.
+
+    The data stage has put each user's events in a random order before (`compress.data.order`), so that the last is as
+    good as any. With `min_rating` events are likes.
+    """
+
+    name: Literal["random_liked"] = "random_liked"
+
+    def __call__(self, events: Events, timed: bool) -> Division:
+        return LeaveOneOut()(events, timed)
+
+
 class TimeSplit(Entry):
     """Two cuts in time for everybody: quantiles of the events' times.
 
@@ -76,7 +89,7 @@ class TimeSplit(Entry):
         return Division(train, _first(events, middle), _first(events, events.times >= second_cut))
 
 
-Split = Annotated[LeaveOneOut | TimeSplit, Field(discriminator="name"), Shorthand]
+Split = Annotated[LeaveOneOut | RandomLiked | TimeSplit, Field(discriminator="name"), Shorthand]
 
 
 def _first(events: Events, window: NDArray[np.bool_]) -> CaseIndex:
