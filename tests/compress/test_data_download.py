@@ -136,8 +136,10 @@ def test_without_a_checksum_the_user_confirms_the_digest_that_came(publisher: Pu
     lines = refused(*files)
     digest = hashlib.sha256(BODY).hexdigest()
     assert len(lines) == 2
-    assert all(f"confirm the file in the recipe with sha256: {digest}" in line for line in lines)
+    assert all(f"confirm the file in the recipe with sha256: {digest} (got none)" in line for line in lines)
+    (shown,) = refused(Download("c.gz", files[0].url, None, 1 << 20, "sha256.ratings", "https://hub/page"))
+    assert f"sha256.ratings: {digest}, once you have compared it with https://hub/page" in shown
     paths = fetch([publisher.file(digest, name) for name in ("a.gz", "b.gz")], OTHERWISE)
     assert [path.name for path in paths] == ["a.gz", "b.gz"]
-    assert len(publisher.asked) == 2  # fetched once each, also across the two runs
+    assert len(publisher.asked) == 3  # fetched once each, also across the two runs
     assert files[0].pin == "a.gz:unconfirmed"

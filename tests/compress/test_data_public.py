@@ -4,7 +4,7 @@ import gzip
 import json
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -125,13 +125,19 @@ def test_hetrec_lastfm(tmp_path: Path) -> None:
     assert events.ratings.tolist() == [13883, 11690, 1]
 
 
-def test_amazon(tmp_path: Path) -> None:
-    ratings = zipped(
+def plain(path: Path, text: str) -> Path:
+    path.write_bytes(text.encode("utf-8"))
+    return path
+
+
+@pytest.mark.parametrize("write", [zipped, plain])
+def test_amazon(tmp_path: Path, write: Callable[[Path, str], Path]) -> None:
+    ratings = write(
         tmp_path / "All_Beauty.csv.gz",
         "user_id,parent_asin,rating,timestamp\n"
         "AEZP6Z2C,B08PFNJF1X,5.0,1588687728923\nAEZP6Z2C,B0BARE0000,1.0,1588615855070\nAGKHLEW2,B00NOTITLE,3.0,1000\n",
     )
-    metadata = zipped(
+    metadata = write(
         tmp_path / "meta.jsonl.gz",
         product("B0UNRATED0", "Nobody rated this")
         + product(
@@ -156,13 +162,24 @@ def test_amazon(tmp_path: Path) -> None:
     assert [events.items[i] for i in events.item_index] == ["B0BARE0000", "B08PFNJF1X", "B00NOTITLE"]
 
 
-def test_amazon_says_what_to_fetch_and_asks_for_both_digests() -> None:
-    source = Amazon2023(category="Video_Games", core=0)
-    ratings, metadata = source.downloads()
+def test_amazon_at_the_hub_and_at_ucsd() -> None:
+    ratings, metadata = Amazon2023(category="Magazine_Subscriptions").downloads()
+    assert ratings.url.endswith("/resolve/main/benchmark/5core/rating_only/Magazine_Subscriptions.csv")
+    assert metadata.url.endswith("/resolve/main/raw/meta_categories/meta_Magazine_Subscriptions.jsonl")
+    assert ratings.checksum is not None
+    assert metadata.checksum is not None
+    packed_source = Amazon2023(category="Video_Games", core=0, host="ucsd")
+    ratings, metadata = packed_source.downloads()
     assert ratings.url.endswith("/amazon_2023/benchmark/0core/rating_only/Video_Games.csv.gz")
     assert metadata.url.endswith("/amazon_2023/raw/meta_categories/meta_Video_Games.jsonl.gz")
+    assert (ratings.checksum, metadata.checksum) == (None, None)  # other bytes than at the hub
+    assert source_name(packed_source) == "amazon-2023-Video_Games-0core"
+
+
+def test_amazon_takes_the_recipes_digests() -> None:
+    ratings, metadata = Amazon2023(category="Video_Games").downloads()
     assert (ratings.checksum, ratings.confirm, metadata.confirm) == (None, "sha256.ratings", "sha256.metadata")
-    assert source_name(source) == "amazon-2023-Video_Games-0core"
+    assert ratings.shown is not None
     both = {"ratings": "a" * 64, "metadata": "b" * 64}
     given = Amazon2023.model_validate({"category": "Video_Games", "sha256": both})
     assert [download.checksum for download in given.downloads()] == ["a" * 64, "b" * 64]
@@ -199,12 +216,12 @@ def test_truncated_and_foreign_gzip(tmp_path: Path) -> None:
     whole.write_bytes(whole.read_bytes()[:-200])
     assert "damaged or unknown archive" in refused(Amazon2023(category="All_Beauty"), tmp_path, whole, metadata)
     whole.write_bytes(b"<html>404</html>")
-    assert "damaged or unknown archive" in refused(Amazon2023(category="All_Beauty"), tmp_path, whole, metadata)
+    assert "missing column user_id" in refused(Amazon2023(category="All_Beauty"), tmp_path, whole, metadata)
 
 
 def test_a_gzip_bomb_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "MAX_LINE_BYTES", 1000)
-    monkeypatch.setattr(archives, "MAX_GZIP_BYTES", 5000)
+    monkeypatch.setattr(archives, "MAX_TEXT_BYTES", 5000)
     metadata = zipped(tmp_path / "m.jsonl.gz", product("a1", "A"))
     for text in ("x" * 2000, "u,a,5,1\n" * 1000):
         bomb = zipped(tmp_path / "r.csv.gz", "user_id,parent_asin,rating,timestamp\n" + text)
@@ -275,8 +292,8 @@ def test_names_are_shorthands_and_keys_are_pins(monkeypatch: pytest.MonkeyPatch)
             checksum = filled.downloads()[0].checksum
             assert filled.pin().endswith(":unconfirmed" if checksum is None else f":{checksum}")
     source = adapter.validate_python({"name": "amazon-2023", "category": "Software", "sha256": {"ratings": "a" * 64}})
-    assert source_digest(source).split(",")[0].endswith(f"/Software.csv.gz:{'a' * 64}")
-    assert source_digest(source).endswith("meta_Software.jsonl.gz:unconfirmed")
+    assert source_digest(source).split(",")[0].endswith(f"/Software.csv:{'a' * 64}")
+    assert source_digest(source).endswith("meta_Software.jsonl:unconfirmed")
 
 
 def test_a_converted_folder_below_slimrec_data_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

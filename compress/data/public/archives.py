@@ -12,9 +12,10 @@ from pathlib import Path, PurePosixPath
 from deploy.errors import UsageError
 
 MAX_MEMBER_BYTES = 500_000_000
-MAX_GZIP_BYTES = 50_000_000_000
+MAX_TEXT_BYTES = 50_000_000_000
 MAX_LINE_BYTES = 10_000_000
 MAX_MEMBERS = 1_000
+GZIP_MAGIC = b"\x1f\x8b"
 
 
 @contextmanager
@@ -54,16 +55,20 @@ def member_lines(files: zipfile.ZipFile, name: str, encoding: str) -> Iterator[s
             yield line.removesuffix("\n").removesuffix("\r")
 
 
-def gzip_lines(path: Path) -> Iterator[str]:
-    """The UTF-8 lines of a gzip file, their ends cut off. Raises UsageError."""
+def text_lines(path: Path) -> Iterator[str]:
+    """The UTF-8 lines of a text file, gzipped or plain, their ends cut off. Raises UsageError."""
     total = 0
-    with reading(path), gzip.open(path) as file:
+    with reading(path), path.open("rb") as raw, _unpacked(raw) as file:
         while line := file.readline(MAX_LINE_BYTES + 1):
             total += len(line)
-            if len(line) > MAX_LINE_BYTES or total > MAX_GZIP_BYTES:
-                limit = f"{MAX_LINE_BYTES} bytes a line and {MAX_GZIP_BYTES} in all"
+            if len(line) > MAX_LINE_BYTES or total > MAX_TEXT_BYTES:
+                limit = f"{MAX_LINE_BYTES} bytes a line and {MAX_TEXT_BYTES} in all"
                 raise UsageError(f"{path}: unpacks to more than {limit} (got {total} so far)")
             yield line.decode("utf-8").removesuffix("\n").removesuffix("\r")
+
+
+def _unpacked(file: io.BufferedReader) -> io.BufferedIOBase:
+    return gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == GZIP_MAGIC else file
 
 
 def rows(where: str, lines: Iterable[str], separator: str, fields: int) -> list[list[str]]:

@@ -23,7 +23,8 @@ class Download:
     """One file at its publisher's.
 
     `name`: its place in the cache. `checksum`: hex MD5 or SHA-256; None where none was found published, and the recipe
-    must confirm the file's SHA-256 in its field `confirm`. `max_bytes` bounds what is taken off the network.
+    must confirm the file's SHA-256 in its field `confirm`. `shown`: the publisher's page that shows it, if any.
+    `max_bytes` bounds what is taken off the network.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Download:
     checksum: str | None
     max_bytes: int
     confirm: str = "sha256"
+    shown: str | None = None
 
     @property
     def pin(self) -> str:
@@ -57,9 +59,10 @@ def fetch(downloads: Sequence[Download], otherwise: str) -> list[Path]:
             else:
                 _verify(download, path, f"{path}: delete it to fetch it again; it is not")
             if download.checksum is None:
+                compare = f", once you have compared it with {download.shown}" if download.shown else ""
                 raise UsageError(
                     f"{path}: no published checksum is known for {download.url}; confirm the file in the recipe with "
-                    f"{download.confirm}: {digest(path, 'sha256')} (got none)"
+                    f"{download.confirm}: {digest(path, 'sha256')}{compare} (got none)"
                 )
         except UsageError as error:
             mistakes += error.lines
