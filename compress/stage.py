@@ -69,6 +69,7 @@ class RunOptions:
     log: Callable[[str], None] = lambda _line: None
     progress: Callable[[Iterable[Any], str, int | None], Iterator[Any]] = lambda items, _what, _total: iter(items)
     scratch: Path | None = None  # survives a kill; gone once the stage is sealed
+    checkpoint_seconds: float = 30.0  # at least, between two checkpoints of a training; 0: after every epoch
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ def train_student(
         return validation_ndcg(student.folded(), dataset)
 
     groups = [(list(student.parameters()), 1.0)]
-    return fit(student, groups, training, epoch, validate, options, what, start_competes)
+    return fit(student, groups, training, epoch, validate, options, what, start_competes, rng)
 
 
 def student_loss(

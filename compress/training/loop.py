@@ -11,6 +11,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import Tensor, nn
 
 from compress.stage import Entry, RunOptions
+from compress.training.checkpoint import Checkpoints, Progress, moving, put
 from compress.training.softmax import FullSoftmax, Softmax
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -48,23 +49,34 @@ def fit(
     options: RunOptions,
     what: str,
     start_competes: bool = False,
+    rng: np.random.Generator | None = None,
 ) -> Fit:
     """Train and leave `module` in the state that validated best. `epoch(number)` yields one epoch's losses,
     `validate(number)` gives NDCG@10 after it (0: before the first).
 
     `groups` pairs parameters with the factor on the learning rate. With `start_competes` the state before the first
-    epoch may win: for a module that is trained already, so that a recovery that only hurts changes nothing.
+    epoch may win: for a module that is trained already, so that a recovery that only hurts changes nothing. Killed
+    training goes on after its last checkpoint where `rng` is all that `epoch` draws from beside torch, and all that it
+    changes is in the module's state; without `rng` there are no checkpoints.
     """
     optimizer = torch.optim.AdamW(
         [{"params": list(p), "lr": training.learning_rate * scale, "scale": scale} for p, scale in groups],
         weight_decay=training.weight_decay,
     )
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    best, best_epoch, state = validate(0), 0, _copy(module)
-    curve, stale = [(0, math.nan, best)], 0
-    if not start_competes and training.epochs:
-        best = -math.inf
-    for number in options.progress(range(1, training.epochs + 1), what, training.epochs):
+    checkpoints = None
+    if rng is not None:
+        settings = f"{what} {training.model_dump_json()} {start_competes}"
+        checkpoints = Checkpoints(module, optimizer, rng, options, settings)
+    progress = checkpoints and checkpoints.restore()
+    if progress is None:
+        first = validate(0)
+        competes = start_competes or not training.epochs
+        progress = Progress(first if competes else -math.inf, _copy(module, optimizer), [(0, math.nan, first)])
+    left = range(progress.epoch + 1, training.epochs + 1)
+    for number in options.progress(left, what, len(left)):
+        if progress.stale >= training.patience:
+            break
         for group in optimizer.param_groups:
             group["lr"] = training.learning_rate * group["scale"] * _schedule(number, training)
         module.train()
@@ -75,20 +87,20 @@ def fit(
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             losses.append(float(loss.detach()))
-        if number % training.validate_every and number != training.epochs:
-            continue
-        value = validate(number)
-        curve.append((number, float(np.mean(losses)), value))
-        if value > best:
-            best, best_epoch, state, stale = value, number, _copy(module), 0
-        else:
-            stale += 1
-        if stale >= training.patience:
-            break
-    module.load_state_dict(state)
+        progress.epoch = number
+        if not number % training.validate_every or number == training.epochs:
+            value = validate(number)
+            progress.curve.append((number, float(np.mean(losses)), value))
+            progress.stale += 1
+            if value > progress.best:
+                progress.best, progress.best_epoch, progress.stale = value, number, 0
+                progress.state = _copy(module, optimizer)
+        if checkpoints is not None:
+            checkpoints.offer(progress)
+    put(module, progress.state)
     module.eval()
-    options.log(f"{what}: validation NDCG@10 {best:.4f} at epoch {best_epoch}")
-    return Fit(best, best_epoch, tuple(curve))
+    options.log(f"{what}: validation NDCG@10 {progress.best:.4f} at epoch {progress.best_epoch}")
+    return Fit(progress.best, progress.best_epoch, tuple(progress.curve))
 
 
 def seed_everything(seed: int, options: RunOptions) -> np.random.Generator:
@@ -104,5 +116,5 @@ def _schedule(epoch: int, training: Training) -> float:
     return warm * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / training.epochs)))
 
 
-def _copy(module: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+def _copy(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in moving(module, optimizer).items()}
