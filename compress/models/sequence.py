@@ -4,7 +4,16 @@ from pathlib import Path
 from typing import Annotated, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -21,7 +30,8 @@ class BlockShape(BaseModel):
 
 
 class SequenceShape(BaseModel):
-    """All sizes of a sequence model. `dim` is the item and user vector's width, `head_dim` one head's."""
+    """All sizes of a sequence model. `dim` is the item and user vector's width, `head_dim` one head's; without
+    `distances` the bias by distance stays 0."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     n_items: PositiveInt
@@ -30,6 +40,12 @@ class SequenceShape(BaseModel):
     blocks: tuple[BlockShape, ...] = Field(min_length=1)
     max_history: PositiveInt
     dropout: NonNegativeFloat = 0.0
+    distances: bool = True
+
+    @model_serializer(mode="wrap")
+    def _only_what_differs(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        fields: dict[str, object] = write(self)
+        return {name: value for name, value in fields.items() if name != "distances" or not value}
 
 
 class EncoderSizes(Entry):
@@ -41,6 +57,7 @@ class EncoderSizes(Entry):
     neurons: PositiveInt
     max_history: Annotated[int, Field(ge=2, le=1000)] = 20
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.4
+    distances: bool = True  # false for data without order: nothing is learned from how far back an event lies
 
     @model_validator(mode="after")
     def _heads_divide_dim(self) -> Self:
@@ -56,6 +73,7 @@ class EncoderSizes(Entry):
             blocks=(BlockShape(heads=self.heads, neurons=self.neurons),) * self.blocks,
             max_history=self.max_history,
             dropout=self.dropout,
+            distances=self.distances,
         )
 
 
@@ -71,7 +89,7 @@ class Block(nn.Module):
         self.key = nn.Linear(shape.dim, inner)
         self.value = nn.Linear(shape.dim, inner)
         self.output = nn.Linear(inner, shape.dim)
-        self.distance_bias = nn.Parameter(torch.zeros(block.heads, shape.max_history))
+        self.distance_bias = nn.Parameter(torch.zeros(block.heads, shape.max_history), requires_grad=shape.distances)
         self.neuron_norm = nn.LayerNorm(shape.dim)
         self.up = nn.Linear(shape.dim, block.neurons)
         self.down = nn.Linear(block.neurons, shape.dim)
