@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from compress.data.public import archives
+from compress.data.public import amazon, archives
 from compress.data.public.amazon import Amazon2023
 from compress.data.public.goodbooks import Goodbooks10k
 from compress.data.public.lastfm import HetrecLastfm
@@ -43,7 +43,7 @@ MUSIC = {
     "tags.dat": "tagID\ttagValue\r\n1\tmetal\r\n13\tchillout\r\n127\tmúsica brasileira\r\n".encode("latin-1"),
     "user_artists.dat": b"userID\tartistID\tweight\r\n2\t51\t13883\r\n2\t1\t11690\r\n3\t2\t1\r\n",
     "user_taggedartists.dat": b"userID\tartistID\ttagID\tday\tmonth\tyear\r\n"
-    b"2\t51\t127\t1\t4\t2009\r\n2\t51\t13\t1\t4\t2009\r\n3\t51\t127\t1\t4\t2009\r\n3\t1\t13\t1\t5\t2009\r\n"
+    b"2\t51\t127\t1\t4\t2009\r\n2\t51\t13\t1\t4\t2009\r\n3\t51\t127\t1\t4\t2009\r\n3\t51\t99\t1\t4\t2009\r\n3\t1\t13\t1\t5\t2009\r\n"
     b"4\t1\t1\t1\t5\t2009\r\n",
     "user_friends.dat": b"userID\tfriendID\r\n2\t275\r\n",
 }
@@ -274,8 +274,18 @@ def test_flipped_bytes_and_wrong_encodings(tmp_path: Path) -> None:
     assert "damaged or unknown archive" in refused(source, tmp_path, archive)
     latin = packed(tmp_path / "e.zip", {**MUSIC, "artists.dat": "id\tname\r\n1\tBjörk\r\n".encode("latin-1")})
     assert "can't decode byte" in refused(source, tmp_path, latin)
-    unknown = packed(tmp_path / "u.zip", {**MUSIC, "user_taggedartists.dat": b"artistID\ttagID\r\n1\t99\r\n"})
-    assert "a tag that tags.dat has not (got '99')" in refused(source, tmp_path, unknown)
+
+
+def test_the_page_on_data_names_every_source_address_and_checksum() -> None:
+    page = Path(__file__).parents[2].joinpath("docs", "DATA.md").read_text("utf-8")
+    for source in PUBLIC:
+        name = source.model_fields["name"].default
+        assert f"`{name}`" in page
+        if source is not Amazon2023:
+            for download in source(name=name).downloads():
+                assert f"<{download.url}> | " in page
+                assert download.checksum is None or f"`{download.checksum}`" in page
+    assert amazon.HUB in page
 
 
 def test_names_are_shorthands_and_keys_are_pins(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,7 +298,7 @@ def test_names_are_shorthands_and_keys_are_pins(monkeypatch: pytest.MonkeyPatch)
         adapter.validate_python("amazon-2023")
     for source in PUBLIC:
         if source is not Amazon2023:
-            filled = source()  # type: ignore[call-arg]
+            filled = source(name=source.model_fields["name"].default)
             checksum = filled.downloads()[0].checksum
             assert filled.pin().endswith(":unconfirmed" if checksum is None else f":{checksum}")
     source = adapter.validate_python({"name": "amazon-2023", "category": "Software", "sha256": {"ratings": "a" * 64}})

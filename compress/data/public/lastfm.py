@@ -9,7 +9,6 @@ from compress.data.public.archives import columns, member_lines, open_zip
 from compress.data.public.download import Download
 from compress.data.public.source import LISTS, PublicSource, write_events
 from deploy.columns import write_atomic
-from deploy.errors import UsageError
 
 MAX_TAGS = 10
 
@@ -28,7 +27,8 @@ class HetrecLastfm(PublicSource):
     def convert(self, files: Sequence[Path], folder: Path) -> None:
         """`.dat` files: tab-separated with headers, no quoting; `tags.dat` is Latin-1, the others UTF-8.
 
-        An artist's tags are the ten most assigned, most first, ties by tag id. A rating is a count of plays.
+        An artist's tags are the ten most assigned, most first, ties in the order of `tags.dat`; an assignment of a tag
+        that has no name there says nothing. A rating is a count of plays.
         """
         with open_zip(files[0]) as archive:
 
@@ -42,17 +42,17 @@ class HetrecLastfm(PublicSource):
             tagged = read("user_taggedartists.dat", ("artistID", "tagID"))
         counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for artist, tag in zip(*tagged, strict=True):
-            if tag not in tags or not tag.isdecimal():
-                raise UsageError(f"{files[0]}, user_taggedartists.dat: a tag that tags.dat has not (got {tag!r})")
             counts[artist][tag] += 1
+        place = {tag: place for place, tag in enumerate(tags)}
+
+        def most_assigned(artist: str) -> list[str]:
+            named = [tag for tag in counts[artist] if tag in place]
+            return sorted(named, key=lambda tag: (-counts[artist][tag], place[tag]))[:MAX_TAGS]
+
         table = {
             "item_id": ids,
             "title": [name or artist for artist, name in zip(ids, names, strict=True)],
-            "tags": [LISTS.join(tags[tag] for tag in _most_assigned(counts[artist])) for artist in ids],
+            "tags": [LISTS.join(tags[tag] for tag in most_assigned(artist)) for artist in ids],
         }
         write_events(folder / "hetrec-lastfm.inter", *plays)
         write_atomic(folder / "hetrec-lastfm.item", table, {"item_id": "token"})
-
-
-def _most_assigned(counts: Counter[str]) -> list[str]:
-    return sorted(counts, key=lambda tag: (-counts[tag], int(tag)))[:MAX_TAGS]
