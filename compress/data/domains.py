@@ -19,7 +19,7 @@ class DomainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    source: Source = Field(alias="from", description="a data set by name (docs/DATA.md), or the path of a folder or file")
+    source: Source = Field(alias="from", description="a name of docs/DATA.md, or the path of a folder or file")
     items: dict[str, tuple[str, ...]] = Field(
         default={}, description="attribute: any of these values; all attributes hold"
     )
