@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoConfig, AutoModel
 
 from compress.baselines.run import BaselinesConfig, train_baselines
 from compress.bench import BenchConfig, bench
@@ -117,3 +120,51 @@ def film_bench(build: Run, film_inputs: dict[str, Path]) -> Path:
     again = {f"{stage}/control:control:1": film_inputs[f"{stage}/control:control:0"] for stage in ("prune", "quantize")}
     config = BenchConfig(history=6, k=5, min_runs=12, min_seconds=5.0, rounds=3)
     return build(bench, config, **film_inputs, **again)
+
+
+@pytest.fixture(scope="session")
+def byte_tokenizer() -> Callable[[], Tokenizer]:
+    """Every byte is a token; id 0 ends a text and pads. Nothing is added to a text, as SmolLM2 has it."""
+
+    def made() -> Tokenizer:
+        tokens = ["<|end|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+        tokenizer = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, merges=[]))
+        tokenizer.pre_tokenizer, tokenizer.decoder = (
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+            decoders.ByteLevel(),
+        )
+        tokenizer.add_special_tokens(["<|end|>"])
+        return tokenizer
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def lm_folder(tmp_path_factory: pytest.TempPathFactory, byte_tokenizer: Callable[[], Tokenizer]) -> Callable[..., Path]:
+    """lm_folder(model_type, **config) -> a small model of three layers as Hugging Face's `save_pretrained` leaves it.
+
+    Decoders have four query heads over two of keys and values. Weights are large enough for differences to show.
+    """
+    sizes = {"vocab_size": 257, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3}
+    sizes |= {"num_attention_heads": 4, "max_position_embeddings": 132, "pad_token_id": 0, "eos_token_id": 0}
+    decoder: dict[str, Any] = {
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "bos_token_id": None,
+        "tie_word_embeddings": True,
+    }
+
+    def made(model_type: str, **more: Any) -> Path:
+        own = {} if "bert" in model_type else decoder
+        torch.manual_seed(0)
+        lm = AutoModel.from_config(AutoConfig.for_model(model_type, **(sizes | own | more)))
+        with torch.no_grad():
+            for parameter in lm.parameters():
+                if parameter.ndim > 1:
+                    parameter.normal_(std=0.3)
+        folder = tmp_path_factory.mktemp(model_type)
+        lm.save_pretrained(folder)
+        (folder / "tokenizer.json").write_text(byte_tokenizer().to_str(), "utf-8")
+        return folder
+
+    return made
