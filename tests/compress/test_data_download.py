@@ -2,15 +2,21 @@
 
 import hashlib
 import http.server
+import io
 import threading
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from compress.data.dataset import Dataset
+from compress.data.load import DataConfig, load_data, source_digests
 from compress.data.public import download
 from compress.data.public.download import Download, fetch
+from compress.data.public.movielens import Ml1m
+from compress.stage import RunOptions
 from deploy.errors import UsageError
 
 BODY = b"user::item::rating\n" * 1000
@@ -22,6 +28,7 @@ class Publisher:
     """A local server. `script` holds what the next answers do: send all, break off, or an HTTP status."""
 
     address: str = ""
+    body: bytes = BODY
     script: list[str | int] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
 
@@ -42,9 +49,9 @@ def publisher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Publi
                 return
             self.send_response(200)
             if what != "no length":
-                self.send_header("Content-Length", str(len(BODY)))
+                self.send_header("Content-Length", str(len(publisher.body)))
             self.end_headers()
-            self.wfile.write(BODY[:100] if what == "break off" else BODY)
+            self.wfile.write(publisher.body[:100] if what == "break off" else publisher.body)
 
         def log_message(self, *_args: object) -> None:
             pass
@@ -59,6 +66,20 @@ def publisher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Publi
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture
+def ml1m(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> Publisher:
+    """MovieLens-1M at the local server: five films, one user who saw them all."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as files:
+        files.writestr("ml-1m/movies.dat", "".join(f"{i}::Film {i} (199{i})::Drama\n" for i in range(1, 6)))
+        files.writestr("ml-1m/ratings.dat", "".join(f"7::{i}::5::{978300760 - i}\n" for i in range(1, 6)))
+    publisher.body = archive.getvalue()
+    wanted = publisher.file(hashlib.sha256(publisher.body).hexdigest(), "ml-1m.zip")
+    monkeypatch.setattr(Ml1m, "downloads", lambda _self: (wanted,))
+    monkeypatch.delenv("SLIMREC_DATA", raising=False)
+    return publisher
 
 
 def cached(tmp_path: Path) -> list[str]:
@@ -143,3 +164,20 @@ def test_without_a_checksum_the_user_confirms_the_digest_that_came(publisher: Pu
     assert [path.name for path in paths] == ["a.gz", "b.gz"]
     assert len(publisher.asked) == 3  # fetched once each, also across the two runs
     assert files[0].pin == "a.gz:unconfirmed"
+
+
+def test_a_recipe_names_a_public_data_set(ml1m: Publisher, tmp_path: Path) -> None:
+    ml1m.script = ["break off", "all", 500, 500, 500]
+    config = DataConfig.model_validate({"domains": {"target": {"from": "ml-1m", "text": "{movie_title}"}}})
+    made = []
+    for number in range(2):
+        out = tmp_path / str(number)
+        out.mkdir()
+        load_data(config, {}, out, RunOptions())
+        made.append({path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()})
+    assert made[0] == made[1]
+    assert len(ml1m.asked) == 2
+    data = Dataset.open(tmp_path / "0")
+    assert (data.users, data.titles[0]) == (["7"], "Film 1")
+    assert data.items.tolist() == [5, 4, 3, 2, 1]  # by time
+    assert source_digests(config) == {"target": f"ml-1m.zip:{hashlib.sha256(ml1m.body).hexdigest()}"}
