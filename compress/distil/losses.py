@@ -15,7 +15,7 @@ class ListwiseKL(Entry):
     """
 
     name: Literal["listwise_kl"] = "listwise_kl"
-    weight: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5  # the observed next item has the rest
+    weight: Annotated[float, Field(ge=0.0, le=1.0)] = 0.8  # the observed next item has the rest
     temperature: PositiveFloat = 2.0
 
     def __call__(self, logits: Tensor, items: Tensor, scores: Tensor) -> Tensor:
