@@ -12,7 +12,7 @@ from typing import Any
 
 from deploy.errors import UsageError
 
-ATOMIC_SUFFIXES = (".inter", ".item")
+ATOMIC_SUFFIXES = (".inter", ".item", ".net", ".tsv")
 ATOMIC_TYPES = ("token", "token_seq", "float", "float_seq")
 MAX_FILE_BYTES = 2 << 30
 MAX_FIELD_CHARS = 131_072  # the csv module's own limit
@@ -73,12 +73,12 @@ class Columns:
 
 
 def read_columns(path: Path, list_separator: str = " ") -> Columns:
-    """All columns of a `.inter`, `.item`, `.csv` or `.parquet` file as text.
+    """All columns of an atomic (`.inter`, `.item`, `.net`, `.tsv`), `.csv` or `.parquet` file as text.
 
     Atomic files are tab-separated without quoting, `name:type` in the header. A Parquet list becomes its elements
     joined with `list_separator`, a null becomes "", a timestamp becomes seconds. Raises UsageError.
     """
-    reader = {".csv": _csv, ".inter": _atomic, ".item": _atomic}.get(path.suffix)
+    reader = {".csv": _csv, **dict.fromkeys(ATOMIC_SUFFIXES, _atomic)}.get(path.suffix)
     if reader is None and path.suffix != ".parquet":
         raise UsageError(f"{path}: a table is .inter, .item, .csv or .parquet (got {path.suffix or path.name!r})")
     try:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from compress.data.extras import check_extras
 from compress.data.files import Files
 from compress.data.public.amazon import Amazon2023
 from compress.data.public.goodbooks import Goodbooks10k
@@ -65,7 +66,9 @@ def read_source(source: Source, columns: Mapping[str, str], list_separator: str)
         if tables.items is None:
             raise UsageError(f"{tables.interactions}: no item file beside it; add a .item, items.csv or items.parquet")
         items = read_items(tables.items, columns, list_separator)
-        events = read_interactions(tables.interactions, columns, known_items=set(items.ids))
+        known = set(items.ids)
+        events = read_interactions(tables.interactions, columns, known_items=known)
+        check_extras(tables, known)
         return items, events, tables.interactions
 
 

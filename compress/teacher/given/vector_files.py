@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from compress.data.arrays import check_dim, open_floats
 from compress.store import file_sha256
 from deploy.columns import Problems
 from deploy.errors import UsageError
 
 MAX_FILE_BYTES = 16 << 30
 MAX_IDS_BYTES = 1 << 30
-MAX_DIM = 16_384
 MAX_NUMBER = 1e9  # so that no dot product overflows
 SUFFIXES = (".npy", ".parquet", ".safetensors")
 _BATCH = 4096
@@ -99,22 +99,10 @@ def _check_size(path: Path, most: int) -> None:
         raise UsageError(f"{path}: larger than {most} bytes (got {size})")
 
 
-def _checked_dim(path: Path, dim: int) -> None:
-    if not 1 <= dim <= MAX_DIM:
-        raise UsageError(f"{path}: a vector has 1 to {MAX_DIM} numbers (got {dim})")
-
-
 def _npy(path: Path, ids: Path | None) -> Iterator[Part]:
     if ids is None:
         raise UsageError(f"{path}: an .npy file needs the ids of its rows in a file of their own (got none)")
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UsageError(f"{path}: not an .npy file of numbers ({str(error).splitlines()[0][:200]})") from None
-    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind != "f":
-        form = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "an archive"
-        raise UsageError(f"{path}: floats (rows, dim) are expected (got {form})")
-    _checked_dim(path, array.shape[1])
+    array = open_floats(path)
     names = _lines(ids)
     if len(names) != len(array):
         raise UsageError(f"{ids}: one id a line for every row of {path.name}, {len(array)} (got {len(names)})")
@@ -161,7 +149,7 @@ def _parquet_part(path: Path, start: int, ids: pa.Array, vectors: pa.Array) -> t
     if wrong is not None:
         what = f"{lengths[0] or 'some'} numbers expected as in the first (got {lengths[wrong]})"
         raise UsageError(f"{path}, row {start + wrong}, column vector: {what}")
-    _checked_dim(path, lengths[0])
+    check_dim(path, lengths[0])
     flat = vectors.flatten()
     if flat.null_count:
         row, column = divmod(flat.is_null().to_pylist().index(True), lengths[0])
@@ -177,7 +165,7 @@ def _safetensors(path: Path, row_of: Mapping[str, int]) -> Iterator[Part]:
                 shape, kind = file.get_slice(name).get_shape(), file.get_slice(name).get_dtype()
                 if len(shape) != 1 or kind not in ("F16", "BF16", "F32", "F64"):
                     raise UsageError(f"{path}, {name[:60]!r}: floats (dim,) are expected (got {kind} {tuple(shape)})")
-                _checked_dim(path, shape[0])
+                check_dim(path, shape[0])
                 if name in row_of:
                     yield row, [name], file.get_tensor(name).float().numpy()[None]
                 else:
