@@ -16,7 +16,7 @@ from compress.distil.losses import ListwiseKL, SequenceLoss
 from compress.models.folder import load_array
 from compress.models.sequence import EncoderSizes, SequenceEncoder, SequenceModel, SequenceShape
 from compress.stage import RunOptions, Skip
-from compress.training import Fit, Training, fit, validation_ndcg, warm_items, windows
+from compress.training import Fit, Training, batches, fit, validation_ndcg, warm_items
 from compress.training.softmax import Sampler, next_item_loss
 
 
@@ -135,9 +135,8 @@ def train_student(
     sampler = training.softmax.sampler(sequences, rng)
 
     def epoch(_number: int) -> Iterator[Tensor]:
-        cut = windows(sequences, student.shape.max_history, rng)
-        for index in np.array_split(rng.permutation(len(cut.inputs)), -(-len(cut.inputs) // training.batch_size)):
-            yield student_loss(student, cut.batch(index), teaching, loss, training.label_smoothing, sampler)
+        for batch in batches(sequences, student.shape.max_history, training, rng):
+            yield student_loss(student, batch, teaching, loss, training.label_smoothing, sampler)
 
     def validate(_number: int) -> float:
         return validation_ndcg(student.folded(), dataset)

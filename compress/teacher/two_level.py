@@ -23,7 +23,7 @@ from compress.models.text import TextEncoder
 from compress.models.tokens import by_length
 from compress.stage import RunOptions
 from compress.teacher.tuning import TopLayers, Tuning
-from compress.training import Fit, Training, fit, validation_ndcg, warm_items, windows
+from compress.training import Fit, Training, batches, fit, validation_ndcg, warm_items
 from compress.training.softmax import next_item_loss
 
 
@@ -140,14 +140,13 @@ class TwoLevelTeacher(nn.Module):
             if moves(number - 1) and not moves(number):
                 self.refresh()  # what stays is what the texts now read as, without dropout
             self.text.train(moves(number))
-            cut = windows(sequences, config.max_history, rng)
-            for index in np.array_split(rng.permutation(len(cut.inputs)), -(-len(cut.inputs) // training.batch_size)):
-                inputs, targets, _ = (t.to(device) for t in cut.batch(index))
+            for inputs, targets, _ in batches(sequences, config.max_history, training, rng):
                 fresh = None
                 if moves(number):
                     fresh = torch.from_numpy(_some_items(targets, config.texts_per_step, rng)).to(device)
                 table, cold = partial(self.table, fresh), self.warm[:, 0] == 0
-                yield next_item_loss(table, self.encoder, (inputs, targets), cold, training.label_smoothing, sampler)[0]
+                batch = inputs.to(device), targets.to(device)
+                yield next_item_loss(table, self.encoder, batch, cold, training.label_smoothing, sampler)[0]
 
         def validate(number: int) -> float:
             if moves(number):

@@ -1,7 +1,7 @@
 """Training of all models: windows over histories, the softmax over items, one loop, answers to validation cases."""
 
 from compress.training.answers import top_of_cases, validation_ndcg, validation_ranks, warm_items
-from compress.training.loop import Fit, Share, Training, fit, seed_everything
+from compress.training.loop import Fit, Share, Training, batches, fit, seed_everything
 from compress.training.windows import Windows, windows
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "Share",
     "Training",
     "Windows",
+    "batches",
     "fit",
     "seed_everything",
     "top_of_cases",

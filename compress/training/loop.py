@@ -7,12 +7,15 @@ from typing import Annotated
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from compress.stage import Entry, RunOptions
+from compress.training.augment import Augmentation
 from compress.training.checkpoint import Checkpoints, Progress, moving, put
 from compress.training.softmax import FullSoftmax, Softmax
+from compress.training.windows import windows
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -26,6 +29,8 @@ class Training(Entry):
     weight_decay: NonNegativeFloat = 0.05
     label_smoothing: Share = 0.0
     softmax: Softmax = FullSoftmax()
+    by_length: bool = False  # batches of windows of like length: less padding where histories are short
+    augment: tuple[Augmentation, ...] = ()
     warmup_epochs: NonNegativeInt = 2
     validate_every: PositiveInt = 2
     patience: PositiveInt = 10  # validations without a better one; stopping before the decay costs accuracy
@@ -38,6 +43,17 @@ class Fit:
     best: float
     best_epoch: int
     curve: tuple[tuple[int, float, float], ...]
+
+
+def batches(
+    sequences: Sequence[NDArray[np.int32]], length: int, training: Training, rng: np.random.Generator
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """One epoch of training windows: inputs, targets and positions (windows, up to `length`) int64, in batches."""
+    cut = windows(sequences, length, rng)
+    for change in training.augment:
+        cut = change(cut, rng)
+    for index in cut.batches(training.batch_size, rng, training.by_length):
+        yield cut.batch(index)
 
 
 def fit(
@@ -68,7 +84,7 @@ def fit(
     if rng is not None:
         settings = f"{what} {training.model_dump_json()} {start_competes}"
         checkpoints = Checkpoints(module, optimizer, rng, options, settings)
-    progress = checkpoints and checkpoints.restore()
+    progress = None if checkpoints is None else checkpoints.restore()
     if progress is None:
         first = validate(0)
         competes = start_competes or not training.epochs

@@ -28,7 +28,7 @@ class ItemVectors:
     rows: Tensor | None = None
 
     def __getitem__(self, items: Tensor) -> Tensor:
-        return self.vectors[items if self.rows is None else torch.searchsorted(self.rows, items)]
+        return self.vectors[items if self.rows is None else torch.searchsorted(self.rows, items.contiguous())]
 
 
 def rows_needed(n_rows: int, *items: Tensor) -> Tensor | None:

@@ -18,9 +18,38 @@ class Windows:
     targets: NDArray[np.int64]
     positions: NDArray[np.int64]
 
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """(windows, length): where the window has an event, a hidden one too."""
+        steps = np.arange(self.inputs.shape[1])
+        lengths = np.where((self.inputs > 0) | (self.targets > 0), steps + 1, 0).max(1, keepdims=True, initial=0)
+        known: NDArray[np.bool_] = steps < lengths
+        return known
+
+    def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        return self.inputs, self.targets, self.positions
+
     def batch(self, index: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
-        used = int((self.inputs[index] > 0).any(0).sum())
-        return tuple(torch.from_numpy(a[index, :used]) for a in (self.inputs, self.targets, self.positions))  # type: ignore[return-value]
+        """Inputs, targets and positions of some windows, cut to the longest of them."""
+        some = Windows(*(array[index] for array in self.arrays()))
+        used = int(some.known.any(0).sum())
+        inputs, targets, positions = (torch.from_numpy(array[:, :used]) for array in some.arrays())
+        return inputs, targets, positions
+
+    def batches(self, size: int, rng: np.random.Generator, by_length: bool = False) -> list[NDArray[np.int64]]:
+        """Every window once, in random batches: int64 indices, about `size` windows each.
+
+        With `by_length` a batch holds windows of like length, so that little is computed on padding, and all batches
+        about as many targets, so that no target weighs more than another.
+        """
+        order = rng.permutation(len(self.inputs))
+        count = -(-len(order) // size)
+        if not by_length:
+            return np.array_split(order, count)
+        order = order[np.argsort(self.known[order].sum(1), kind="stable")]
+        targets = np.cumsum((self.targets[order] > 0).sum(1))
+        parts = np.split(order, np.searchsorted(targets, targets[-1] * np.arange(1, count) / count))
+        return [parts[place] for place in rng.permutation(count) if len(parts[place])]
 
 
 def windows(sequences: Sequence[NDArray[np.int32]], length: int, shift: np.random.Generator | None = None) -> Windows:
