@@ -124,11 +124,11 @@ def film_bench(build: Run, film_inputs: dict[str, Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def byte_tokenizer() -> Callable[[], Tokenizer]:
-    """Every byte is a token; id 0 ends a text and pads. Nothing is added to a text, as SmolLM2 has it."""
+    """Every byte is a token, and " t"; id 0 ends a text and pads. Nothing is added to a text, as SmolLM2 has it."""
 
     def made() -> Tokenizer:
-        tokens = ["<|end|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-        tokenizer = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, merges=[]))
+        tokens = ["<|end|>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "Ġt"]
+        tokenizer = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, merges=[("Ġ", "t")]))
         tokenizer.pre_tokenizer, tokenizer.decoder = (
             pre_tokenizers.ByteLevel(add_prefix_space=False),
             decoders.ByteLevel(),
@@ -145,7 +145,7 @@ def lm_folder(tmp_path_factory: pytest.TempPathFactory, byte_tokenizer: Callable
 
     Decoders have four query heads over two of keys and values. Weights are large enough for differences to show.
     """
-    sizes = {"vocab_size": 257, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3}
+    sizes = {"vocab_size": 258, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3}
     sizes |= {"num_attention_heads": 4, "max_position_embeddings": 132, "pad_token_id": 0, "eos_token_id": 0}
     decoder: dict[str, Any] = {
         "num_key_value_heads": 2,
