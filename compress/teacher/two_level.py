@@ -6,7 +6,7 @@ writes them back (the memory bank of Wu et al. 2018, section 3.1). Layers that s
 first trained layer is cached.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Literal
 
@@ -23,6 +23,7 @@ from compress.models.text import TextEncoder
 from compress.models.tokens import by_length
 from compress.stage import RunOptions
 from compress.teacher.tuning import TopLayers, Tuning
+from compress.teacher.wording import Rewording, Wordings
 from compress.training import Fit, Training, batches, fit, validation_ndcg, warm_items
 from compress.training.softmax import next_item_loss
 
@@ -41,6 +42,7 @@ class TwoLevel(EncoderSizes):
     text_learning_rate_factor: PositiveFloat = 0.05
     frozen_epochs: NonNegativeInt = 2  # epochs before the LM starts to move, so that its first gradients mean something
     text_epochs: NonNegativeInt = 6  # epochs in which the LM moves; then its vectors stay and epochs are cheap
+    rewording: Rewording = Rewording()
     training: Training = Training(epochs=20)
 
 
@@ -98,23 +100,37 @@ class TwoLevelTeacher(nn.Module):
             return self.text.pooled(self.lower[items, :used], mask, self.first)
         return self.text.pooled(self.text.lower(self.tokens[items, :used], mask, self.first), mask, self.first)
 
-    def text_vectors(self, fresh: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
+    def pooled_texts(self, texts: Sequence[str]) -> Tensor:
+        """Other texts than the items' own -> pooled LM states (n, hidden); frozen layers drop nothing out."""
+        tokens, mask = (tensor.to(self.mask.device) for tensor in self.text.tokenize(texts))
+        training = self.text.training
+        self.text.train(training and self.tokens is not None)
+        lower = self.text.lower(tokens, mask, self.first)
+        self.text.train(training)
+        return self.text.pooled(lower, mask, self.first)
+
+    def text_vectors(
+        self, fresh: Tensor | None = None, rows: Tensor | None = None, texts: Sequence[str] | None = None
+    ) -> Tensor:
         """(n_items + 1, dim) from the bank, row 0 zero; the items `fresh` are computed now and carry gradient.
 
-        With `rows`, ascending from row 0 and holding those of `fresh`, their vectors alone, (len(rows), dim).
+        With `rows`, ascending from row 0 and holding those of `fresh`, their vectors alone, (len(rows), dim). `texts`
+        are what the LM reads for `fresh` in place of the items' own.
         """
         items = None if rows is None else rows[1:] - 1
         states = self.bank if items is None else self.bank[items]
         if fresh is not None:
-            new = self.pooled(fresh)
+            new = self.pooled(fresh) if texts is None else self.pooled_texts(texts)
             states = states.index_copy(0, fresh if items is None else torch.searchsorted(items, fresh), new)
             self.bank[fresh] = new.detach()
         return functional.pad(self.text.head(states), (0, 0, 1, 0))
 
-    def table(self, fresh: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
+    def table(
+        self, fresh: Tensor | None = None, texts: Sequence[str] | None = None, rows: Tensor | None = None
+    ) -> Tensor:
         """All item vectors (n_items + 1, dim), or those of `rows`; items without training events have text alone."""
         ids, warm = (self.ids, self.warm) if rows is None else (self.ids[rows], self.warm[rows])
-        return self.text_vectors(fresh, rows) + ids * warm
+        return self.text_vectors(fresh, rows, texts) + ids * warm
 
     @torch.no_grad()
     def folded(self) -> SequenceModel:
@@ -131,6 +147,7 @@ class TwoLevelTeacher(nn.Module):
         training = config.training
         sequences = dataset.train_sequences()
         sampler = training.softmax.sampler(sequences, rng)
+        wordings = Wordings(config.rewording, dataset, rng)
         device = self.ids.device
 
         def moves(number: int) -> bool:
@@ -141,10 +158,12 @@ class TwoLevelTeacher(nn.Module):
                 self.refresh()  # what stays is what the texts now read as, without dropout
             self.text.train(moves(number))
             for inputs, targets, _ in batches(sequences, config.max_history, training, rng):
-                fresh = None
+                fresh, texts = None, None
                 if moves(number):
-                    fresh = torch.from_numpy(_some_items(targets, config.texts_per_step, rng)).to(device)
-                table, cold = partial(self.table, fresh), self.warm[:, 0] == 0
+                    items = _some_items(targets, config.texts_per_step, rng)
+                    fresh = torch.from_numpy(items).to(device)
+                    texts = wordings(items) if config.rewording.active else None
+                table, cold = partial(self.table, fresh, texts), self.warm[:, 0] == 0
                 batch = inputs.to(device), targets.to(device)
                 yield next_item_loss(table, self.encoder, batch, cold, training.label_smoothing, sampler)[0]
 

@@ -181,7 +181,7 @@ def test_a_teachers_table_of_some_rows_is_those_rows_of_the_whole(
     teacher = TwoLevelTeacher(config, text, film_dataset, None).eval()
     teacher.ids.normal_()
     rows, fresh = torch.tensor([0, 2, 5, 9, 11]), torch.tensor([4, 10])
-    some = teacher.table(fresh, rows)
+    some = teacher.table(fresh, rows=rows)
     torch.testing.assert_close(some, teacher.table(fresh)[rows], atol=1e-6, rtol=1e-5)
     assert not some[0].any()
 
