@@ -165,6 +165,19 @@ class Gate(Record):
     ci95: Ci95 | None = None
 
 
+class TeacherChoice(Record):
+    """Which of several teachers a variant learned from: the best by validation NDCG@10, `difference` above the next."""
+
+    variant: str
+    chosen: str
+    valid: dict[str, float]
+    difference: float
+    ci95: Ci95
+    source_helps: bool | None = Field(
+        default=None, description="whether the chosen saw a source domain, where there was one with and one without"
+    )
+
+
 class Comparison(Record):
     """`a` - `b` over the same test users. `p_holm` is Holm-corrected over the comparisons made together."""
 
@@ -225,6 +238,7 @@ class Result(Record):
     protocol: Protocol
     models: list[Model]
     gate: Gate | None = None
+    teacher_choices: list[TeacherChoice] = []
     transfer_ratio: float | None = None
     comparisons: list[Comparison] = []
     selected: str | None = None

@@ -83,8 +83,8 @@ def plan(recipe: Path, overrides: tuple[str, ...], store: Path | None) -> None:
     inside the budget.
     """
     from compress.pipeline import STAGES
-    from compress.pipeline import plan as plan_recipe
-    from compress.recipe import load_recipe
+    from compress.plan import plan as plan_recipe
+    from compress.recipe_file import load_recipe
     from compress.store import Store
 
     steps = list(plan_recipe(load_recipe(find_recipe(recipe), STAGES, overrides), Store(store)))

@@ -1,6 +1,10 @@
-"""The teacher gate: distillation starts only from a teacher that beats the control on validation."""
+"""The teacher gate: distillation starts only from a teacher that beats the control on validation.
 
-from collections.abc import Sequence
+Where several teachers could teach (with a source domain and without it), validation decides too: a source that does not
+help is not used (negative transfer).
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +39,40 @@ def check_gate(teachers: Sequence[Path], controls: Sequence[Sequence[Path]]) -> 
     control = max((per_user_ndcg(seeds)[judged] for seeds in controls), key=lambda values: float(values.mean()))
     difference, ci95 = paired_difference(teacher, control)
     return GateReport(difference > 0, float(teacher.mean()), float(control.mean()), difference, ci95)
+
+
+@dataclass(frozen=True)
+class TeacherChoice:
+    """Validation NDCG@10 of every teacher a variant might learn from, and the best's lead on the next with its 95 %
+    interval over users (None where there is no other)."""
+
+    chosen: str
+    valid: Mapping[str, float]
+    difference: float | None = None
+    ci95: tuple[float, float] | None = None
+
+
+def best_teacher(candidates: Mapping[str, Sequence[Path]]) -> str:
+    """The name that validates best, averaged over its folders (seeds) and the cases all were asked; ties: the first."""
+    if len(candidates) == 1:
+        return next(iter(candidates))
+    values = _teachers_ndcg(candidates)
+    return max(values, key=lambda name: float(values[name].mean()))
+
+
+def choose_teacher(candidates: Mapping[str, Sequence[Path]]) -> TeacherChoice:
+    """`best_teacher` with what it rests on. Raises UsageError where one answers no validation case."""
+    values = _teachers_ndcg(candidates)
+    valid = {name: float(value.mean()) for name, value in values.items()}
+    chosen, *others = sorted(valid, key=lambda name: -valid[name])
+    if not others:
+        return TeacherChoice(chosen, valid)
+    return TeacherChoice(chosen, valid, *paired_difference(values[chosen], values[others[0]]))
+
+
+def _teachers_ndcg(candidates: Mapping[str, Sequence[Path]]) -> dict[str, NDArray[np.float64]]:
+    judged = np.logical_and.reduce([judged_cases(folder) for folders in candidates.values() for folder in folders])
+    return {name: per_user_ndcg(folders)[judged] for name, folders in candidates.items()}
 
 
 def judged_cases(folder: Path) -> NDArray[np.bool_]:

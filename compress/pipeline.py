@@ -1,27 +1,25 @@
 """The architecture in one table, and the loop that walks it."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
+from pathlib import Path
 
-from benchmarks.result import Result
-from benchmarks.tables import RESULTS
 from compress.baselines.run import BaselinesConfig, train_baselines
 from compress.bench import BenchConfig, bench, bench_fingerprint
 from compress.chain import Chain, Role, gathered_name
 from compress.data.load import DataConfig, load_data, source_digests
 from compress.distil.distil import DistilConfig, distil
-from compress.gate import GateReport, check_gate
+from compress.gate import GateReport, TeacherChoice, best_teacher, check_gate, choose_teacher
 from compress.models.folder import read_json
 from compress.pack import PackConfig, key_fingerprint, pack
 from compress.prune.prune import PruneConfig, prune
 from compress.quantize.quantize import QuantizeConfig, quantize
-from compress.recipe import ROLES, Recipe, Variant
+from compress.recipe import ROLES, TEACHER_STAGES, Recipe, Variant
 from compress.select import SelectConfig, select
 from compress.stage import RunOptions, Stage, StageConfig
-from compress.store import Artifact, Store, artifact_key, config_digest
+from compress.store import Artifact, Store
 from compress.teacher.mix import MixConfig, mix
 from compress.teacher.pretrain import PretrainConfig, backbone_digests, pretrain
 from compress.teacher.transfer import SourceConfig, TargetConfig, given_digests, train_source, train_target
@@ -60,6 +58,7 @@ class Step:
     chain: Chain | None
     config: StageConfig
     members: tuple[Chain, ...] = ()  # chains of other variants whose models it reads
+    teachers: Mapping[str, Sequence[Chain]] = field(default_factory=dict)  # variants to learn from, a chain per seed
 
     @property
     def title(self) -> str:
@@ -72,6 +71,7 @@ class Run:
 
     artifacts: dict[tuple[str, Chain | None], Artifact] = field(default_factory=dict)
     gates: dict[str, GateReport] = field(default_factory=dict)
+    choices: dict[str, TeacherChoice] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
 
 
@@ -92,10 +92,19 @@ def steps(recipe: Recipe) -> Iterator[Step]:
 
 
 def _seeds_of(stage: Stage, variant: Variant, recipe: Recipe) -> Iterator[Step]:
+    if variant.teachers and stage.name in TEACHER_STAGES:
+        return
     for seed in recipe.seeds:
         config = variant.configs[stage.name].model_copy(update={"seed": seed})
         members = tuple(Chain(v.role, v.name, seed) for v in recipe.variants if v.name in config.reads)
-        yield Step(stage, Chain(variant.role, variant.name, seed), config, members)
+        yield Step(stage, Chain(variant.role, variant.name, seed), config, members, _teachers(recipe, variant))
+
+
+def _teachers(recipe: Recipe, variant: Variant) -> dict[str, list[Chain]]:
+    """Who may teach a variant: those it names, else the teacher of its own chain."""
+    if not variant.teachers:
+        return {variant.name: [Chain(variant.role, variant.name, seed) for seed in recipe.seeds]}
+    return {name: [Chain("teacher", name, seed) for seed in recipe.seeds] for name in variant.teachers}
 
 
 def check_sources(recipe: Recipe) -> None:
@@ -118,11 +127,13 @@ def run_pipeline(recipe: Recipe, store: Store, options: RunOptions) -> Run:
     check_sources(recipe)
     run = Run()
     for step in steps(recipe):
+        if step.chain is not None and step.stage.name == "distil":
+            _choose_teacher(recipe, step, run, options)
         if step.chain is not None and step.stage.name == "distil" and step.chain.role == "student":
             _ask_gate(recipe, step.chain, run, options)
         if step.chain is not None and step.stage.name in AFTER_GATE and not _may_go_on(step.chain, run):
             continue
-        if step.stage.name == "pack" and _selected(run.artifacts) is None:
+        if step.stage.name == "pack" and selected(run.artifacts) is None:
             continue
         start = time.monotonic()
         speaking = replace(options, log=partial(_say, options, step.title))
@@ -147,9 +158,23 @@ def step_inputs(step: Step, artifacts: Mapping[tuple[str, Chain | None], Artifac
         if step.stage.scope == "gather" and BY_NAME[name].scope == "variant":
             every = [(chain, a) for (stage, chain), a in artifacts.items() if stage == name and chain is not None]
             found |= {gathered_name(name, chain): artifact for chain, artifact in every}
+        elif name == "mix" and step.chain is not None:
+            found[name] = artifacts[name, taught_by(step, artifacts, step.chain.seed)]
         else:
             found[name] = artifacts[name, step.chain if BY_NAME[name].scope == "variant" else None]
     return found
+
+
+def taught_by(step: Step, artifacts: Mapping[tuple[str, Chain | None], Artifact], seed: int) -> Chain:
+    """The chain whose teacher a step learns from, of one seed. Raises KeyError where a candidate is not there yet."""
+    best = best_teacher(_folders(step.teachers, artifacts))
+    return next(chain for chain in step.teachers[best] if chain.seed == seed)
+
+
+def _folders(
+    teachers: Mapping[str, Sequence[Chain]], artifacts: Mapping[tuple[str, Chain | None], Artifact]
+) -> dict[str, list[Path]]:
+    return {name: [artifacts["mix", chain].path for chain in chains] for name, chains in teachers.items()}
 
 
 MEMBER_STAGE: Mapping[Role, str] = {"control": "distil", "teacher": "target"}
@@ -157,10 +182,26 @@ MEMBER_STAGE: Mapping[Role, str] = {"control": "distil", "teacher": "target"}
 BY_NAME = {stage.name: stage for stage in STAGES}
 
 
+def _choose_teacher(recipe: Recipe, step: Step, run: Run, options: RunOptions) -> None:
+    if step.chain is None or len(step.teachers) < 2 or step.chain.variant in run.choices:
+        return
+    choice = run.choices[step.chain.variant] = choose_teacher(_folders(step.teachers, run.artifacts))
+    told = ", ".join(f"{name} {value:.4f}" for name, value in choice.valid.items())
+    helps = source_helps(recipe, choice)
+    verdict = "" if helps is None else f"; the source {'helps' if helps else 'does not help'}"
+    options.log(f"{step.chain.variant} learns from {choice.chosen} (validation NDCG@10 {told}){verdict}")
+
+
+def source_helps(recipe: Recipe, choice: TeacherChoice) -> bool | None:
+    """Whether the chosen teacher saw a source domain; None where validation had no choice between with and without."""
+    saw = {v.name: v.configs["source"].teaches for v in recipe.variants if v.name in choice.valid}
+    return saw[choice.chosen] if len(set(saw.values())) > 1 else None
+
+
 def _ask_gate(recipe: Recipe, chain: Chain, run: Run, options: RunOptions) -> None:
     if chain.variant in run.gates:
         return
-    run.gates[chain.variant] = gate = _gate(recipe, chain.variant, run.artifacts)
+    run.gates[chain.variant] = gate = gate_of(recipe, chain.variant, run.artifacts)
     verdict = "passed" if gate.passed else "failed: no distillation; the compressed control ships"
     options.log(
         f"teacher gate of {chain.variant}: teacher {gate.teacher_valid:.4f}, control {gate.control_valid:.4f}, "
@@ -168,9 +209,10 @@ def _ask_gate(recipe: Recipe, chain: Chain, run: Run, options: RunOptions) -> No
     )
 
 
-def _gate(recipe: Recipe, variant: str, artifacts: Mapping[tuple[str, Chain | None], Artifact]) -> GateReport:
+def gate_of(recipe: Recipe, variant: str, artifacts: Mapping[tuple[str, Chain | None], Artifact]) -> GateReport:
     """Raises KeyError where a teacher or a control is not there yet."""
-    teachers = [artifacts["mix", Chain("student", variant, seed)].path for seed in recipe.seeds]
+    candidates = _folders(_teachers(recipe, next(v for v in recipe.variants if v.name == variant)), artifacts)
+    teachers = candidates[best_teacher(candidates)]
     controls = [
         [artifacts["distil", Chain("control", other.name, seed)].path for seed in recipe.seeds]
         for other in recipe.variants
@@ -183,71 +225,6 @@ def _may_go_on(chain: Chain, run: Run) -> bool:
     return chain.role != "student" or run.gates[chain.variant].passed
 
 
-def _selected(artifacts: Mapping[tuple[str, Chain | None], Artifact]) -> str | None:
-    selected: str | None = read_json(artifacts["select", None].path / "choice.json")["selected"]
-    return selected
-
-
-@dataclass(frozen=True)
-class PlannedStep:
-    """`state` is sealed, to run, waits (an input is not there yet, so that its key is not known), or left out (its
-    teacher failed the gate, or nothing was selected)."""
-
-    title: str
-    state: Literal["sealed", "to run", "waits", "left out"]
-    seconds: float | None
-    peak_rss_mb: float | None
-
-
-def plan(recipe: Recipe, store: Store) -> Iterator[PlannedStep]:
-    """What a run would find and what it would build.
-
-    Seconds and memory are those of the sealed step; else of the last one of equal config in this store, of the shipped
-    recipe's published run, or of the last of any config.
-    """
-    artifacts: dict[tuple[str, Chain | None], Artifact] = {}
-    past, published = store.past(), published_costs(recipe.name)
-    chains = 0
-    for step in steps(recipe):
-        if _is_left_out(step, recipe, artifacts):
-            yield PlannedStep(step.title, "left out", 0.0, 0.0)
-            continue
-        chains += step.stage.name == "quantize"
-        try:
-            inputs = step_inputs(step, artifacts)
-        except KeyError:
-            inputs = None
-        if inputs is not None and "quantize" in step.stage.inputs:
-            inputs = inputs if sum(name.startswith("quantize/") for name in inputs) == chains else None
-        found = None
-        if inputs is not None:
-            key = artifact_key(step.stage, step.config, {name: a.digest for name, a in inputs.items()})
-            found = store.find(step.stage, key)
-        if found is not None:
-            artifacts[step.stage.name, step.chain] = found
-            yield PlannedStep(step.title, "sealed", found.seconds, found.peak_rss_mb)
-        else:
-            like = past.get(step.stage.name, {})
-            known = published.get((step.stage.name, None if step.chain is None else step.chain.variant))
-            before = like.get(config_digest(step.config)) or known or like.get("")
-            state: Literal["waits", "to run"] = "waits" if inputs is None else "to run"
-            yield PlannedStep(step.title, state, before and before[0], before and before[1])
-
-
-def published_costs(recipe: str) -> dict[tuple[str, str | None], tuple[float, float]]:
-    """(stage, variant) -> (seconds, peak MB) where a shipped recipe was last measured; empty for other recipes."""
-    table = RESULTS / f"{recipe}.json"
-    if not table.is_file():
-        return {}
-    stages = Result.model_validate_json(table.read_text("utf-8")).stages
-    return {(s.name, s.variant): (s.seconds, s.peak_rss_mb or 0.0) for s in stages}
-
-
-def _is_left_out(step: Step, recipe: Recipe, artifacts: Mapping[tuple[str, Chain | None], Artifact]) -> bool:
-    """Whether a run would skip the step, as far as what is sealed tells."""
-    try:
-        if step.chain is not None and step.chain.role == "student" and step.stage.name in AFTER_GATE:
-            return not _gate(recipe, step.chain.variant, artifacts).passed
-        return step.stage.name == "pack" and _selected(artifacts) is None
-    except KeyError:
-        return False
+def selected(artifacts: Mapping[tuple[str, Chain | None], Artifact]) -> str | None:
+    found: str | None = read_json(artifacts["select", None].path / "choice.json")["selected"]
+    return found

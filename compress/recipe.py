@@ -1,12 +1,10 @@
-"""YAML -> frozen typed configs. Every mistake of a recipe is reported at once, with its path, before any work."""
+"""Plain values -> frozen typed configs. All mistakes of a recipe are reported at once, with paths, before any work."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
 from compress.chain import Role
@@ -14,22 +12,26 @@ from compress.explain import explain
 from compress.stage import Seed, Stage, StageConfig
 from deploy.errors import UsageError
 
-PATHS = ("from", "backbone", "key", "vectors", "ids", "user_vectors", "user_ids", "lists")
-"""Fields that may name a file or folder."""
-MAX_BYTES = 1_000_000
 ROLES: tuple[Role, ...] = ("control", "teacher", "text_encoder", "student")
 """In the order they run: the gate compares teachers with controls before any student starts."""
+
+TEACHER_STAGES = ("pretrain", "source", "target", "mix")
+"""What a variant does not run itself where it names a teacher."""
 
 Seeds = TypeAdapter(Annotated[tuple[Seed, ...], Field(min_length=1, max_length=32)])
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One chain through the table of stages: its role and its config of every per-variant stage."""
+    """One chain through the table of stages: its role and its config of every per-variant stage.
+
+    `teachers` names the variants it learns from in place of a teacher of its own; validation chooses among them.
+    """
 
     name: str
     role: Role
     configs: Mapping[str, StageConfig]
+    teachers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,32 +43,6 @@ class Recipe:
     seeds: tuple[int, ...]
     shared: Mapping[str, StageConfig]
     variants: tuple[Variant, ...]
-
-
-def load_recipe(path: Path, stages: Sequence[Stage], overrides: Sequence[str] = ()) -> Recipe:
-    """Read and check a recipe file; `overrides` are `section.field=value` with YAML values. Raises UsageError."""
-    try:
-        raw_bytes = path.read_bytes()
-    except OSError as error:
-        raise UsageError(
-            f"{path}: cannot read the recipe: {error.strerror}; `slimrec recipes` lists those shipped"
-        ) from error
-    if len(raw_bytes) > MAX_BYTES:
-        raise UsageError(f"{path}: a recipe has at most {MAX_BYTES} bytes (got {len(raw_bytes)})")
-    try:
-        raw = yaml.load(raw_bytes.decode("utf-8"), _UniqueKeys)
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not UTF-8 text (byte {error.start})") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path}: not valid YAML: {error}") from error
-    except RecursionError as error:
-        raise UsageError(f"{path}: nested too deeply to be a recipe") from error
-    if not isinstance(raw, dict):
-        raise UsageError(f"{path}: a recipe is a mapping of sections (got {type(raw).__name__})")
-    mistakes = [mistake for override in overrides if (mistake := _override(raw, override))]
-    if mistakes:
-        raise UsageError(mistakes)
-    return parse_recipe(_absolute(raw, path.parent.absolute()), path.stem, stages)
 
 
 def parse_recipe(raw: Mapping[str, Any], name: str, stages: Sequence[Stage]) -> Recipe:
@@ -98,6 +74,7 @@ class _Parser:
         variants = tuple(self._variants())
         self._check_roles()
         self._check_members(variants, shared)
+        self._check_teachers(variants)
         if self.errors:
             raise UsageError(dict.fromkeys(self.errors))
         return Recipe(name, " ".join(description.split()), seeds, shared, variants)
@@ -135,6 +112,32 @@ class _Parser:
                             f"{', '.join([*allowed, *baselines])} (got {name!r})"
                         )
 
+    def _check_teachers(self, variants: Sequence[Variant]) -> None:
+        allowed = [variant.name for variant in variants if variant.role == "teacher"]
+        for variant in variants:
+            for name in variant.teachers:
+                if name not in allowed:
+                    self.errors.append(
+                        f"variants.{variant.name}.teacher: no such teacher; allowed: {', '.join(allowed)} "
+                        f"(got {name!r})"
+                    )
+
+    def _teachers(self, where: str, own: dict[str, Any]) -> tuple[str, ...]:
+        """What `teacher: NAME` or `teacher: [NAME, ...]` says."""
+        given = own.get("teacher", [])
+        names = [given] if isinstance(given, str) else given
+        if not (isinstance(names, list) and all(isinstance(name, str) for name in names)) or len(set(names)) < len(
+            names
+        ):
+            self.errors.append(f"{where}.teacher: a teacher's name or a list of different ones (got {given!r})")
+            return ()
+        if names and own.get("role") not in ("student", "text_encoder"):
+            self.errors.append(f"{where}.teacher: students and text encoders have one (got role {own.get('role')!r})")
+        for stage in TEACHER_STAGES:
+            if names and stage in own:
+                self.errors.append(f"{where}.{stage}: comes from the teacher ({', '.join(names)}); leave it out")
+        return tuple(names)
+
     def _variants(self) -> Iterator[Variant]:
         raw = self.raw.get("variants")
         if not isinstance(raw, dict) or not raw:
@@ -154,9 +157,9 @@ class _Parser:
                 self.errors.append(f"{where}.role: allowed: {', '.join(ROLES)} (got {role!r})")
             stages = [stage for stage in self.stages if stage.scope == "variant"]
             for key in own:
-                if key != "role" and key not in [stage.name for stage in stages]:
+                if key not in ("role", "teacher") and key not in [stage.name for stage in stages]:
                     allowed = ", ".join(stage.name for stage in stages)
-                    self.errors.append(f"{where}.{key}: unknown stage; allowed: role, {allowed}")
+                    self.errors.append(f"{where}.{key}: unknown stage; allowed: role, teacher, {allowed}")
             configs = {}
             for stage in stages:
                 merged = merge(self.raw.get(stage.name, {}), own.get(stage.name, {}))
@@ -170,7 +173,7 @@ class _Parser:
                 told = ", ".join(f"{name}: none" for name in taught)
                 self.errors.append(f"{where}: a control is trained without a teacher; add {told}")
             if role in ROLES and len(configs) == len(stages):
-                yield Variant(name, role, configs)
+                yield Variant(name, role, configs, self._teachers(where, own))
 
     def _config(
         self, stage: Stage, value: Any, section: str, own: Any = None, variant: str | None = None
@@ -217,57 +220,3 @@ def _states(own: Any, path: tuple[str | int, ...]) -> bool:
             return False
         own = own[part]
     return own is not None
-
-
-def _override(raw: dict[str, Any], text: str) -> str | None:
-    """Apply one `section.field=value`; returns what is wrong with it, None where nothing is."""
-    path, equals, value = text.partition("=")
-    parts = path.split(".")
-    if not equals or not all(parts):
-        return f"--set: expected section.field=value (got {text!r})"
-    try:
-        parsed = yaml.load(value, _UniqueKeys)
-    except (yaml.YAMLError, RecursionError):
-        return f"--set {path}: the value is not valid YAML (got {value!r})"
-    node: dict[str, Any] = raw
-    for part in parts[:-1]:
-        below = node.get(part)
-        if isinstance(below, str):  # the shorthand `loss: kl` of {name: kl}
-            below = {"name": below}
-        node[part] = below if isinstance(below, dict) else {}
-        node = node[part]
-    node[parts[-1]] = parsed
-    return None
-
-
-def _absolute(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Paths in a recipe are relative to its folder; a name without a slash is looked up by name."""
-
-    def walk(value: Any, key: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: walk(v, k) for k, v in value.items()}
-        if key in PATHS and isinstance(value, str) and value.startswith((".", "/", "~")):
-            return str((folder / Path(value).expanduser()).resolve())
-        return value
-
-    walked: dict[str, Any] = walk(raw, None)
-    return walked
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """Plain YAML, but a key given twice is a mistake and aliases, which can blow up, are refused."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        for index, key in enumerate(keys):
-            if key in keys[:index]:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is given twice", node.value[index][0].start_mark
-                )
-        return super().construct_mapping(node, deep=deep)
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not supported", mark)
-        return super().compose_node(parent, index)

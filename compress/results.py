@@ -21,9 +21,10 @@ from benchmarks.result import (
     Result,
     Selection,
     StageTime,
+    TeacherChoice,
 )
 from compress.models.folder import read_json
-from compress.pipeline import Run
+from compress.pipeline import Run, source_helps
 from compress.recipe import Recipe
 
 Ranks = Mapping[str, NDArray[np.int32]]
@@ -52,6 +53,10 @@ def assemble(recipe: Recipe, run: Run) -> Result:
         protocol=Protocol(split=data["protocol"]["split"], seeds=list(recipe.seeds)),
         models=[Model.model_validate(_model(row, chosen)) for row in rows if row["role"] != "text_encoder"],
         gate=None if gate is None else Gate(**vars(gate)),
+        teacher_choices=[
+            TeacherChoice(variant=variant, **vars(choice), source_helps=source_helps(recipe, choice))
+            for variant, choice in run.choices.items()
+        ],
         transfer_ratio=transfer_ratio(leaders, ranks),
         comparisons=comparisons(rows, leaders, shipped, ranks),
         selected=choice["selected"],

@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.result import Result
 from compress.charts import latency_name
 from compress.pipeline import STAGES, Run, run_pipeline
-from compress.recipe import load_recipe
+from compress.recipe_file import load_recipe
 from compress.report import Details, write_report
 from compress.results import assemble
 from compress.stage import RunOptions

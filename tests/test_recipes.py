@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from compress.pipeline import STAGES, steps
-from compress.recipe import load_recipe
+from compress.recipe_file import load_recipe
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").rglob("*.yaml"))
 

@@ -10,7 +10,7 @@ from compress.data.files import Files
 from compress.data.load import DataConfig, load_data
 from compress.data.sources import read_source, source_digest, source_name
 from compress.pipeline import STAGES, check_sources
-from compress.recipe import load_recipe
+from compress.recipe_file import load_recipe
 from compress.stage import RunOptions
 from compress.store import artifact_key
 from deploy.errors import UsageError

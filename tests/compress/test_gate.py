@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from compress.chain import Chain, gathered, gathered_name
-from compress.gate import check_gate, per_user_ndcg
+from compress.gate import best_teacher, check_gate, choose_teacher, per_user_ndcg
 
 
 @pytest.fixture
@@ -44,3 +44,18 @@ def test_chains_have_names_that_read_back():
     assert (chain.name, Chain("student", "small.v2", 0).name) == ("small.v2@3", "small.v2")
     inputs = {"data": "d", gathered_name("prune", chain): "p", gathered_name("quantize", chain): "q"}
     assert list(gathered(inputs, "quantize")) == [(chain, "q")]
+
+
+def test_the_best_of_several_teachers_is_chosen_on_cases_all_were_asked(folder):
+    with_source = [folder("s0", [1, 3, 0]), folder("s1", [1, 1, 0])]
+    scratch = [folder("n0", [3, 3, 1]), folder("n1", [3, 3, 1])]
+    assert best_teacher({"source": with_source, "scratch": scratch}) == "scratch"
+    choice = choose_teacher({"source": with_source, "scratch": scratch})
+    assert choice.chosen == "scratch"
+    assert choice.valid == pytest.approx({"source": (1 + 0.75 + 0) / 3, "scratch": (0.5 + 0.5 + 1) / 3})
+    assert choice.difference == pytest.approx(choice.valid["scratch"] - choice.valid["source"])
+    np.save(scratch[0] / "valid_judged.npy", np.array([True, True, False]))  # lists of a part of the users
+    assert choose_teacher({"source": with_source, "scratch": scratch}).chosen == "source"
+    assert choose_teacher({"one": with_source}).difference is None
+    assert best_teacher({"first": with_source, "second": with_source}) == "first"
+    assert choose_teacher({"first": with_source, "second": with_source}).chosen == "first"

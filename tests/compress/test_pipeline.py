@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from benchmarks.result import Result
-from compress.pipeline import STAGES, plan
-from compress.recipe import load_recipe
+from compress.pipeline import STAGES
+from compress.plan import plan
+from compress.recipe_file import load_recipe
 from compress.store import Store
 from deploy.bundle import open_bundle
 from deploy.errors import GateError
