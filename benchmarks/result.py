@@ -129,7 +129,7 @@ class Dataset(Record):
 class Protocol(Record):
     """How accuracy was measured."""
 
-    split: Literal["leave-one-out", "time", "random-liked", "published"]
+    split: Literal["leave-one-out", "time", "random-liked", "user-folds", "published"]
     ranking: Literal["full"] = "full"
     seen_excluded: bool = True
     seeds: list[int]

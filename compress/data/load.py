@@ -20,7 +20,7 @@ from deploy.tables import Items, write_items
 TARGET = "target"
 OWN_COLUMNS = frozenset({"item_id", "title", "text"})
 """What `items.item` fills itself: a source's column of that name feeds the template and is not kept beside it."""
-PROTOCOL_NAMES = {"leave_one_out": "leave-one-out", "random_liked": "random-liked", "time": "time"}
+PROTOCOL_NAMES = {"leave_one_out": "leave-one-out", "random_liked": "random-liked", "time": "time", "user_folds": "user-folds"}
 
 
 class DataConfig(StageConfig):

@@ -1,5 +1,6 @@
-"""Which events train and which are asked: leave-one-out and global time."""
+"""Which events train and which are asked: leave-one-out, global time, folds of users."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -89,7 +90,44 @@ class TimeSplit(Entry):
         return Division(train, _first(events, middle), _first(events, events.times >= second_cut))
 
 
-Split = Annotated[LeaveOneOut | RandomLiked | TimeSplit, Field(discriminator="name"), Shorthand]
+class UserFolds(Entry):
+    """Cross-validation over users: whole users are asked, and nothing that they did trains.
+
+    A hash of a user's id tells the fold, so that a user of several domains is in the same one everywhere. Users of
+    `fold` are the test cases, users of the next fold the validation cases, each asked for the last event after all
+    before it; the others train on all their events (strong generalisation, as Liang et al. 2018 have it).
+    """
+
+    name: Literal["user_folds"] = "user_folds"
+    folds: int = Field(default=5, ge=3, le=100)
+    fold: int = Field(default=0, ge=0, description="from 0")
+    draw: int = Field(default=0, ge=0, lt=2**32, description="another number is another partition")
+
+    @model_validator(mode="after")
+    def _one_of_the_folds(self) -> "UserFolds":
+        if self.fold >= self.folds:
+            raise ValueError(f"fold is one of 0 to {self.folds - 1} (got {self.fold})")
+        return self
+
+    def __call__(self, events: Events, timed: bool) -> Division:  # noqa: ARG002 - one signature for all splits
+        fold_of = np.array([self.fold_of(user) for user in events.users], np.int64)
+        tested, validated = fold_of == self.fold, fold_of == (self.fold + 1) % self.folds
+        asked, last = np.diff(events.offsets) >= 2, events.offsets[1:] - 1
+        train = ~(tested | validated)[events.owners()]
+        valid, test = (np.flatnonzero(asked & some) for some in (validated, tested))
+        if not (len(valid) and len(test) and train.any()):
+            raise UsageError(
+                f"data.split.folds: a fold without a user to ask, or none to train on; choose fewer (got {self.folds} "
+                f"for {len(events.users)} users)"
+            )
+        return Division(train, _cases(valid, last[valid]), _cases(test, last[test]))
+
+    def fold_of(self, user: str) -> int:
+        """The fold of a user id."""
+        return int.from_bytes(hashlib.sha256(f"{self.draw} {user}".encode()).digest()[:8]) % self.folds
+
+
+Split = Annotated[LeaveOneOut | RandomLiked | TimeSplit | UserFolds, Field(discriminator="name"), Shorthand]
 
 
 def _first(events: Events, window: NDArray[np.bool_]) -> CaseIndex:
