@@ -24,8 +24,9 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.compress  ## the README's numbers: three seeds of each recipe, tables into benchmarks/results
+bench: $(VENV)/.compress  ## the README's numbers: three seeds of each recipe, tables into benchmarks/results and the README
 	$(BIN)/python -m benchmarks.tables quickstart movielens
+	$(BIN)/python -m benchmarks.headline
 
 # torch first and by its pin: a bare requirement elsewhere would fetch another build
 $(VENV)/.compress: pyproject.toml constraints.txt

@@ -9,7 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.result import LatencyRow, Model, Result
+from benchmarks.result import Comparison, LatencyRow, Model, Result
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = "seeds=[0,1,2]"
@@ -88,8 +88,7 @@ def _notes(result: Result) -> list[str]:
     ]
     for found in result.comparisons:
         low, high = found.ci95
-        verdict = "a tie" if low <= 0 <= high else ("higher" if low > 0 else "lower")
-        notes.append(f"- {found.a} - {found.b}: {found.difference:+.4f} [{low:+.4f}, {high:+.4f}], {verdict}")
+        notes.append(f"- {found.a} - {found.b}: {found.difference:+.4f} [{low:+.4f}, {high:+.4f}], {verdict(found)}")
     if result.gate:
         word = "passed" if result.gate.passed else "failed"
         notes.append(
@@ -98,7 +97,7 @@ def _notes(result: Result) -> list[str]:
         )
     if result.transfer_ratio is not None:
         lead = next((c for c in result.comparisons if c.a.startswith("teacher") and c.b.startswith("control")), None)
-        tie = lead is not None and lead.ci95[0] <= 0 <= lead.ci95[1]
+        tie = lead is not None and verdict(lead) == "a tie"
         caveat = "; the teacher's own lead is a tie, so it says little" if tie else ""
         notes.append(f"- transfer ratio {result.transfer_ratio:.2f}{caveat}")
     if result.bundle:
@@ -107,6 +106,12 @@ def _notes(result: Result) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     notes.append(f"- {machine.cpu}, {machine.cores} cores; {versions}; commit {result.commit}")
     return notes
+
+
+def verdict(found: Comparison) -> str:
+    """What a paired interval says: a difference inside it is a tie."""
+    low, high = found.ci95
+    return "a tie" if low <= 0 <= high else ("higher" if low > 0 else "lower")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
+from benchmarks.headline import BLOCK, block
 from deploy.cli import VERBS, cli
 
 README = Path(__file__).parents[1] / "README.md"
@@ -43,6 +44,12 @@ def test_the_readme_shows_commands_that_parse(line):
     if line is None:
         pytest.skip("the README shows no slimrec command")
     assert understand(line)[0] in VERBS
+
+
+def test_the_tables_are_those_of_the_committed_results():
+    """`python -m benchmarks.headline` writes them."""
+    [shown_tables] = BLOCK.findall(README.read_text("utf-8"))
+    assert shown_tables == block() and shown_tables.count("ships") == shown_tables.count("`: ") > 0
 
 
 def test_the_check_finds_what_is_wrong():
