@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
+from compress.baselines.likes import BoostedTrees, ItemMean, LikedFraction, RecentLikedFraction
 from compress.data.dataset import Dataset
 from compress.models.mix import ItemBias, ItemItem
 from compress.stage import Entry, Shorthand
@@ -93,7 +94,11 @@ class Ease(Entry):
         return self.model_copy(update={"lambdas": (settings["lambda"],)})
 
 
-Baseline = Annotated[Popularity | RecentPopularity | Ease, Field(discriminator="name"), Shorthand]
+Baseline = Annotated[
+    Popularity | RecentPopularity | Ease | ItemMean | LikedFraction | RecentLikedFraction | BoostedTrees,
+    Field(discriminator="name"),
+    Shorthand,
+]
 
 
 def recent_popularity(data: Dataset, window: float) -> NDArray[np.float64]:

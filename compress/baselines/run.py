@@ -2,22 +2,28 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import Field, TypeAdapter, field_validator
 
-from benchmarks.accuracy import ndcg, ranks_of
+from benchmarks.accuracy import auc, ndcg, ranks_of
 from compress.accuracy import DEPTH
+from compress.baselines.likes import LikeBaseline, LikeTask, LikeTrial
 from compress.baselines.models import Baseline, Ease, Popularity, RecentPopularity, Trial
 from compress.data.dataset import SETS, Dataset
+from compress.likes.rows import LikeData, write_logits
 from compress.models.mix import ItemBias, ItemItem
 from compress.stage import Inputs, RunOptions, StageConfig
+from compress.task import task_of
 from compress.training import top_of_cases
+from deploy.errors import UsageError
 
 BASELINE: TypeAdapter[Baseline] = TypeAdapter(Baseline)
+RANKING = ("popularity", "recent_popularity", "ease")
+LIKES = ("item_mean", "liked_fraction", "recent_liked_fraction", "boosted_trees")
 
 
 class BaselinesConfig(StageConfig):
@@ -35,11 +41,27 @@ class BaselinesConfig(StageConfig):
 
 
 def train_baselines(config: BaselinesConfig, inputs: Inputs, out: Path, options: RunOptions) -> None:
-    """Writes `<name>.npz` (`<set>_top` int32 (cases, min(n, 1000))) per model, and `baselines.json`."""
-    data = Dataset.open(inputs["data"])
+    """Writes `<name>.npz` per model and `baselines.json`: `<set>_top` int32 (cases, min(n, 1000)), or for like/dislike
+    data the log-odds of a like, float32 (rows,) by split. Raises UsageError where a model does not fit the data."""
+    task = task_of(inputs["data"])
+    ranking = [model for model in config.models if not isinstance(model, LikeBaseline)]
+    likes = [model for model in config.models if isinstance(model, LikeBaseline)]
+    if wrong := ranking if task == "likes" else likes:
+        known = ", ".join(LIKES if task == "likes" else RANKING)
+        names = ", ".join(model.name for model in wrong)
+        raise UsageError(f"baselines.models: for {task} data these exist: {known} (got {names})")
+    report = _ranking_report(ranking, inputs["data"], out, options)
+    report |= _like_report(likes, config.seed, inputs["data"], out, options)
+    (out / "baselines.json").write_text(json.dumps(report, indent=1, sort_keys=True) + "\n", "utf-8")
+
+
+def _ranking_report(
+    models: Sequence[Popularity | RecentPopularity | Ease], folder: Path, out: Path, options: RunOptions
+) -> dict[str, Any]:
+    data = Dataset.open(folder)
     valid = data.cases("valid")
-    report = {}
-    for model in config.models:
+    report: dict[str, Any] = {}
+    for model in models:
         started = time.perf_counter()
         best: Trial | None = None
         best_value, trials = -1.0, []
@@ -63,10 +85,46 @@ def train_baselines(config: BaselinesConfig, inputs: Inputs, out: Path, options:
             "valid_ndcg@10": best_value,
             "trials": trials,
         }
-    (out / "baselines.json").write_text(json.dumps(report, indent=1, sort_keys=True) + "\n", "utf-8")
+    return report
+
+
+def _like_report(
+    models: Sequence[LikeBaseline], seed: int, folder: Path, out: Path, options: RunOptions
+) -> dict[str, Any]:
+    if not models:
+        return {}
+    task = LikeTask.of(LikeData.open(folder), Dataset.open(folder), seed)
+    labels = task.data["valid"].labels
+    report: dict[str, Any] = {}
+    for model in models:
+        started = time.perf_counter()
+        best: LikeTrial | None = None
+        best_value, trials = -1.0, []
+        for trial in options.progress(model.like_trials(task), model.name, None):
+            value = auc(trial.valid, labels) or 0.0
+            trials.append({"settings": trial.settings, "valid_auc": value})
+            if value > best_value:
+                best, best_value = trial, value
+        if best is None:
+            raise ValueError(f"{model.name} tried nothing")
+        write_logits(out / f"{model.name}.npz", best.logits())
+        options.log(
+            f"{model.name}: valid AUC {best_value:.4f} with {best.settings or 'no settings'} "
+            f"({time.perf_counter() - started:.1f} s)"
+        )
+        report[model.name] = {
+            "entry": model.model_dump(mode="json"),
+            "settings": best.settings,
+            "params": best.params,
+            "valid_auc": best_value,
+            "trials": trials,
+        }
+    return report
 
 
 def fitted(name: str, report: Mapping[str, Any], data: Dataset) -> ItemItem | ItemBias:
     """The model of `baselines.json` once more, with the settings that validation chose."""
     entry = BASELINE.validate_python(report[name]["entry"])
+    if isinstance(entry, LikeBaseline):
+        raise TypeError(f"{name} answers rows and ranks nothing")
     return next(iter(entry.at(report[name]["settings"]).trials(data))).model

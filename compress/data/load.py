@@ -6,21 +6,25 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from compress.data.domains import DomainConfig, Events, chosen_items, events_on, item_texts, take_items
-from compress.data.order import in_random_order, train_on_some_users
-from compress.data.segments import short_histories, tail_items
+from compress.data.domains import DomainConfig, chosen_items, events_on, item_texts, take_items
+from compress.data.likes import like_domain, source_files
+from compress.data.order import in_random_order, train_on_few_events, train_on_some_users
 from compress.data.sources import read_source, source_digest, source_name
-from compress.data.splits import Cold, Division, LeaveOneOut, RandomLiked, Split, make_cold
+from compress.data.splits import LeaveOneOut, Published, RandomLiked, Split, make_cold
+from compress.data.write import list_separators, write_domain
 from compress.stage import Inputs, RunOptions, StageConfig
 from deploy.errors import UsageError
-from deploy.tables import Items, write_items
 
 TARGET = "target"
-OWN_COLUMNS = frozenset({"item_id", "title", "text"})
-"""What `items.item` fills itself: a source's column of that name feeds the template and is not kept beside it."""
-PROTOCOL_NAMES = {"leave_one_out": "leave-one-out", "random_liked": "random-liked", "time": "time", "user_folds": "user-folds"}
+PROTOCOL_NAMES = {
+    "leave_one_out": "leave-one-out",
+    "random_liked": "random-liked",
+    "time": "time",
+    "user_folds": "user-folds",
+    "published": "published",
+}
 
 
 class DataConfig(StageConfig):
@@ -47,16 +51,30 @@ class DataConfig(StageConfig):
                 raise ValueError(f"{name}.not_in: names another domain of {', '.join(domains)} (got {other!r})")
         return domains
 
+    @model_validator(mode="after")
+    def _published_as_it_is(self) -> "DataConfig":
+        if not isinstance(self.split, Published):
+            return self
+        changed = [name for name in ("cold_fraction", "min_rating") if getattr(self, name)]
+        changed += [f"domains.{name}" for name, domain in self.domains.items() if domain.items or domain.not_in]
+        if changed:
+            raise ValueError(f"a published split is taken as it is: leave out {', '.join(changed)}")
+        return self
+
 
 def source_digests(config: DataConfig) -> Mapping[str, str]:
     """Per domain a digest of the data's content: it enters the stage's key. Raises UsageError on missing files."""
+    if isinstance(config.split, Published):
+        return {n: source_files(f"data.domains.{n}", d.source).digest() for n, d in config.domains.items()}
     return {name: source_digest(domain.source) for name, domain in config.domains.items()}
 
 
 def load_data(config: DataConfig, inputs: Inputs, out: Path, options: RunOptions) -> None:  # noqa: ARG001
     """Writes `dataset.json` and `domains/<name>/` (docs/ARCHITECTURE.md). Raises UsageError."""
     described = {name: _domain(config, name, out / "domains" / name, options) for name in config.domains}
+    task = {"task": "likes"} if isinstance(config.split, Published) else {}
     content = {
+        **task,
         "name": source_name(config.domains[TARGET].source),
         "protocol": {"split": _protocol(config), "ranking": "full", "seen_excluded": True},
         "target": TARGET,
@@ -77,6 +95,8 @@ def _protocol(config: DataConfig) -> str:
 
 def _domain(config: DataConfig, name: str, out: Path, options: RunOptions) -> dict[str, Any]:
     where, domain = f"data.domains.{name}", config.domains[name]
+    if isinstance(config.split, Published):
+        return like_domain(where, domain, config.split, config.max_text_chars, config.seed, out, options)
     everything, interactions, path = read_source(domain.source, domain.columns, domain.list_separator)
     mask = chosen_items(where, domain.items, domain.list_separator, everything)
     if domain.not_in is not None:
@@ -105,8 +125,9 @@ def _domain(config: DataConfig, name: str, out: Path, options: RunOptions) -> di
     events, cold = make_cold(events, len(items), config.cold_fraction, config.seed)
     division = config.split(events, timed)
     division = train_on_some_users(division, events, domain.train_users, config.seed)
+    division = train_on_few_events(division, events, domain.few_shot, config.seed)
     dropped |= {"short_users": len(short), "users_without_events": int((counts == 0).sum())}
-    _write(out, items, texts, events, division, cold)
+    write_domain(out, items, texts, events, division, cold)
     options.log(
         f"{name}: {len(events.users)} users, {len(items)} items, {len(events.rows)} interactions; "
         f"left out {', '.join(f'{count} {what}' for what, count in dropped.items())}"
@@ -117,9 +138,7 @@ def _domain(config: DataConfig, name: str, out: Path, options: RunOptions) -> di
         "items": len(items),
         "interactions": len(events.rows),
         "timed": timed,
-        "list_separators": dict.fromkeys(
-            sorted((items.sequences | set(domain.items)) - OWN_COLUMNS), domain.list_separator
-        ),
+        "list_separators": list_separators(items, domain),
         "cold_items": len(cold.items),
         "cases": {"valid": len(division.valid.users), "test": len(division.test.users), "cold": len(cold.users)},
         "dropped": dropped,
@@ -133,25 +152,3 @@ def _item_ids(config: DataConfig, name: str) -> set[str]:
     items, _, _ = read_source(domain.source, domain.columns, domain.list_separator)
     mask = chosen_items(f"data.domains.{name}", domain.items, domain.list_separator, items)
     return set(take_items(items, mask).ids)
-
-
-def _write(out: Path, items: Items, texts: list[str], events: Events, division: Division, cold: Cold) -> None:
-    out.mkdir(parents=True)
-    attributes = {name: cells for name, cells in items.attributes.items() if name not in OWN_COLUMNS}
-    write_items(out / "items.item", items.ids, items.titles, {"text": texts, **attributes})
-    out.joinpath("users.txt").write_bytes("".join(f"{user}\n" for user in events.users).encode("utf-8"))
-    np.savez(out / "events.npz", offsets=events.offsets, items=events.rows, times=events.times)
-    sets = {
-        "valid": (division.valid.users, division.valid.positions, events.rows[division.valid.positions]),
-        "test": (division.test.users, division.test.positions, events.rows[division.test.positions]),
-        "cold": (cold.users, events.offsets[cold.users + 1], cold.targets),
-    }
-    tail = tail_items(np.bincount(events.rows[division.train], minlength=len(items) + 1))
-    split: dict[str, Any] = {"train": division.train, "cold_items": cold.items, "cold_targets": cold.targets}
-    segments: dict[str, Any] = {}
-    for name, (users, positions, targets) in sets.items():
-        split |= {f"{name}_users": users, f"{name}_positions": positions}
-        segments[f"{name}_tail"] = tail[targets]
-        segments[f"{name}_short"] = short_histories(positions - events.offsets[users])
-    np.savez(out / "split.npz", **split)
-    np.savez(out / "segments.npz", **segments)

@@ -127,7 +127,19 @@ class UserFolds(Entry):
         return int.from_bytes(hashlib.sha256(f"{self.draw} {user}".encode()).digest()[:8]) % self.folds
 
 
-Split = Annotated[LeaveOneOut | RandomLiked | TimeSplit | UserFolds, Field(discriminator="name"), Shorthand]
+class Published(Entry):
+    """Like/dislike rows split by whoever published them (`NAME.train.inter`, `.valid.inter`, `.test.inter`).
+
+    With `shots` only so many rows train, drawn with the seed of `data`; where the data set has no training rows they
+    are taken from its validation rows.
+    """
+
+    name: Literal["published"] = "published"
+    shots: int | None = Field(default=None, ge=1, le=1_000_000, description="training rows kept; default: all")
+    liked_from: float | None = Field(default=None, description="a rating from this on is a like; default: labels 0, 1")
+
+
+Split = Annotated[LeaveOneOut | RandomLiked | TimeSplit | UserFolds | Published, Field(discriminator="name"), Shorthand]
 
 
 def _first(events: Events, window: NDArray[np.bool_]) -> CaseIndex:
