@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from compress.data.few_shot import FewShot
 from compress.data.sources import Source
 from deploy.errors import UsageError
 from deploy.tables import ROLES, Interactions, Items
@@ -32,6 +33,9 @@ class DomainConfig(BaseModel):
     order: Literal["time", "none"] = Field(default="time", description="none: each user's events in a random order")
     train_users: float = Field(
         default=1.0, gt=0, le=1, description="share of users to train and validate on; all are asked in the test"
+    )
+    few_shot: FewShot | None = Field(
+        default=None, description="train on so few events in all; all are asked in the test"
     )
 
     @field_validator("columns")
