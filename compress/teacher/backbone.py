@@ -101,11 +101,13 @@ def load_backbone(source: str | Path, max_tokens: int, pooling: Pooling = "mean"
         raise UsageError(
             f"pretrain.max_tokens: the backbone reads at most {family.most_tokens(config)} tokens (got {max_tokens})"
         )
+    lm = lm.float()
+    lm.config.dtype = "float32"  # whatever precision the checkpoint came in: this is what is saved and loaded again
     if family.causal:
         tokenizer = ended(tokenizer, config)
         lm.config.name_or_path = ""  # where it lay on this machine is no part of the model
     shape = TextShape(layers=(family.block(config),) * config.num_hidden_layers, max_tokens=max_tokens, pooling=pooling)
-    return TextEncoder(lm.float(), bounded(tokenizer, config, max_tokens), shape, None).eval()
+    return TextEncoder(lm, bounded(tokenizer, config, max_tokens), shape, None).eval()
 
 
 def _by_model(value: object) -> object:

@@ -155,6 +155,19 @@ def test_exported_decoders_keep_their_vectors(
     assert found["relative_difference"] < 1e-5
 
 
+@pytest.mark.parametrize("name", ["bert", "llama"])
+def test_half_precision_checkpoints_become_fp32_and_stay_so(lm_folder: Folder, name: str, tmp_path: Path) -> None:
+    folder = lm_folder(name)
+    AutoModel.from_pretrained(folder).to(torch.bfloat16).save_pretrained(folder)
+    encoder = load_backbone(folder, 16)
+    with torch.no_grad():
+        next(encoder.layers.parameters()).add_(1e-4)
+    encoder.save(tmp_path / "text")
+    loaded = TextEncoder.load(tmp_path / "text")
+    assert {p.dtype for p in [*encoder.parameters(), *loaded.parameters()]} == {torch.float32}
+    np.testing.assert_array_equal(loaded.encode(TEXTS), encoder.encode(TEXTS))
+
+
 # users' mistakes
 
 
