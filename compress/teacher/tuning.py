@@ -14,6 +14,9 @@ class Moved(Entry):
 
     frozen_below: ClassVar[bool] = True
 
+    def start_epoch(self, text: TextEncoder, trained_layers: int, number: int) -> None:
+        """Before the `number`th epoch, from 1, in which the language model moves."""
+
     def merge(self, text: TextEncoder) -> None:
         """After training: leave a plain model, with no part that only training needs."""
 
@@ -26,6 +29,22 @@ class TopLayers(Moved):
     def __call__(self, text: TextEncoder, trained_layers: int) -> int:
         """Set what is trained; returns the first layer that is."""
         return text.train_layers(trained_layers)
+
+
+class Gradual(Moved):
+    """The weights of the last `trained_layers` layers, the last layer first and one more below it every `epochs` epochs
+    (gradual unfreezing: Howard and Ruder 2018, section 3.3). What is not yet unfrozen gets no gradient and no decay."""
+
+    name: Literal["gradual"] = "gradual"
+    epochs: PositiveInt = 1
+
+    def __call__(self, text: TextEncoder, trained_layers: int) -> int:
+        """Set what will be trained in the end; returns the first layer of it."""
+        return text.train_layers(trained_layers)
+
+    def start_epoch(self, text: TextEncoder, trained_layers: int, number: int) -> None:
+        """Unfreeze as many layers from the top as epochs came, and never more than are trained in the end."""
+        text.train_layers(min(trained_layers, 1 + (number - 1) // self.epochs))
 
 
 class Lora(Moved):
@@ -75,4 +94,4 @@ class Full(Moved):
         return text.train_layers(len(text.layers))
 
 
-Tuning = Annotated[TopLayers | Lora | Full, Field(discriminator="name"), Shorthand]
+Tuning = Annotated[TopLayers | Gradual | Lora | Full, Field(discriminator="name"), Shorthand]

@@ -157,6 +157,8 @@ class TwoLevelTeacher(nn.Module):
             if moves(number - 1) and not moves(number):
                 self.refresh()  # what stays is what the texts now read as, without dropout
             self.text.train(moves(number))
+            if moves(number):
+                config.tuning.start_epoch(self.text, config.trained_layers, number - config.frozen_epochs)
             for inputs, targets, _ in batches(sequences, config.max_history, training, rng):
                 fresh, texts = None, None
                 if moves(number):
