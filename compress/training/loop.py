@@ -18,6 +18,8 @@ from compress.training.softmax import FullSoftmax, Softmax
 from compress.training.windows import windows
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+OptimizerOf = Callable[[list[dict[str, object]]], torch.optim.Optimizer]
+"""Parameter groups, each with its learning rate, -> what steps."""
 
 
 class Training(Entry):
@@ -66,19 +68,21 @@ def fit(
     what: str,
     start_competes: bool = False,
     rng: np.random.Generator | None = None,
+    metric: str = "NDCG@10",
+    optimizer_of: OptimizerOf | None = None,
+    most_norm: float = 1.0,
 ) -> Fit:
     """Train and leave `module` in the state that validated best. `epoch(number)` yields one epoch's losses,
-    `validate(number)` gives NDCG@10 after it (0: before the first).
+    `validate(number)` gives `metric` after it (0: before the first).
 
     `groups` pairs parameters with the factor on the learning rate. With `start_competes` the state before the first
     epoch may win: for a module that is trained already, so that a recovery that only hurts changes nothing. Killed
     training goes on after its last checkpoint where `rng` is all that `epoch` draws from beside torch, and all that it
-    changes is in the module's state; without `rng` there are no checkpoints.
+    changes is in the module's state; without `rng` there are no checkpoints. `optimizer_of` stands in for AdamW;
+    gradients of all parameters together are cut to the norm `most_norm`.
     """
-    optimizer = torch.optim.AdamW(
-        [{"params": list(p), "lr": training.learning_rate * scale, "scale": scale} for p, scale in groups],
-        weight_decay=training.weight_decay,
-    )
+    made = [{"params": list(p), "lr": training.learning_rate * scale, "scale": scale} for p, scale in groups]
+    optimizer = optimizer_of(made) if optimizer_of else torch.optim.AdamW(made, weight_decay=training.weight_decay)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     checkpoints = None
     if rng is not None:
@@ -100,7 +104,7 @@ def fit(
         for loss in epoch(number):
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(parameters, 1.0)
+            nn.utils.clip_grad_norm_(parameters, most_norm)
             optimizer.step()
             losses.append(float(loss.detach()))
         progress.epoch = number
@@ -115,7 +119,7 @@ def fit(
             checkpoints.offer(progress)
     put(module, progress.state)
     module.eval()
-    options.log(f"{what}: validation NDCG@10 {progress.best:.4f} at epoch {progress.best_epoch}")
+    options.log(f"{what}: validation {metric} {progress.best:.4f} at epoch {progress.best_epoch}")
     return Fit(progress.best, progress.best_epoch, tuple(progress.curve))
 
 
