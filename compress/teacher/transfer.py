@@ -16,6 +16,7 @@ from compress.store import link_tree
 from compress.teacher.cache import CachedScores, cached_scores
 from compress.teacher.given.lists import GivenLists
 from compress.teacher.given.vectors import GivenVectors
+from compress.teacher.meta import Meta, train_meta
 from compress.teacher.two_level import TwoLevel, TwoLevelTeacher
 from compress.training import seed_everything, validation_ranks
 
@@ -34,12 +35,12 @@ class SourceConfig(StageConfig):
 
     skipped: ClassVar = {"method": "none"}
 
-    method: Annotated[TwoLevel | Skip, Field(discriminator="name"), Shorthand] = TwoLevel()
+    method: Annotated[TwoLevel | Meta | Skip, Field(discriminator="name"), Shorthand] = TwoLevel()
     domain: str = "source"
 
     @property
     def teaches(self) -> bool:
-        return isinstance(self.method, TwoLevel)
+        return not isinstance(self.method, Skip)
 
 
 class TargetConfig(StageConfig):
@@ -95,14 +96,18 @@ def _has_text(folder: Path) -> bool:
 
 
 def _train(
-    method: TwoLevel, domain: str, seed: int, data: Path, start: Path, out: Path, options: RunOptions, what: str
+    method: TwoLevel | Meta, domain: str, seed: int, data: Path, start: Path, out: Path, options: RunOptions, what: str
 ) -> SequenceModel:
     rng = seed_everything(seed, options)
     dataset = Dataset.open(data, domain)
     text = load_text(start)
     assert text is not None
-    teacher = TwoLevelTeacher(method, text, dataset, _encoder(start, method)).to(options.device)
-    result = teacher.train_two_level(method, dataset, rng, options, what)
+    sizes = method.two_level if isinstance(method, Meta) else method
+    teacher = TwoLevelTeacher(sizes, text, dataset, _encoder(start, sizes)).to(options.device)
+    if isinstance(method, Meta):
+        result = train_meta(method, teacher, dataset, rng, options, what)
+    else:
+        result = teacher.train_two_level(method, dataset, rng, options, what)
     model = teacher.folded()
     ranks = validation_ranks(model, dataset)
     write_model(
