@@ -1,0 +1,163 @@
+"""One change at a time: run a recipe once per row of a file of changes and write one table of validation accuracy.
+
+`python -m benchmarks.ablation [FILE]` starts `slimrec run` for each row, all on one store, so that what a change does
+not touch is built once, and writes `benchmarks/results/FILE.{json,md}`. A row is a list of `--set` overrides.
+"""
+
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from benchmarks.result import Model, Record, Result
+from benchmarks.tables import RESULTS
+from deploy.errors import UsageError
+
+REGULARISATION = Path(__file__).parent / "ablation.yaml"
+
+
+class Ablation(BaseModel):
+    """What is run: `recipe` by name or path, `always` set, and each row's changes by the row's name. The first row is
+    what the others are compared with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    recipe: str
+    always: list[str] = []
+    rows: dict[str, list[str]] = Field(min_length=1)
+
+
+class Row(Record):
+    """One row's outcome: per variant its fp32 model of each seed."""
+
+    name: str
+    changes: list[str]
+    models: dict[str, list[Model]]
+
+
+class Table(Record):
+    """All of it, with where and how it was run."""
+
+    recipe: str
+    always: list[str]
+    rows: list[Row]
+    commit: str | None
+    cpu: str
+    seeds: list[int]
+
+
+def read_ablation(path: Path) -> Ablation:
+    """Raises UsageError where the file is missing or not of this form."""
+    try:
+        return Ablation.model_validate(yaml.safe_load(path.read_text("utf-8")))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot read the changes: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid YAML: {error}") from error
+    except ValidationError as error:
+        lines = (f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors())
+        raise UsageError(dict.fromkeys(lines)) from error
+
+
+def run_row(ablation: Ablation, changes: list[str], out: Path, arguments: list[str]) -> Result:
+    """One `slimrec run`, resumable as any. A run that nothing inside the budget comes out of counts too."""
+    sets = [part for change in [*ablation.always, *changes] for part in ("--set", change)]
+    command = [sys.executable, "-m", "deploy", "run", ablation.recipe, "--out", str(out), *sets, *arguments]
+    code = subprocess.run(command).returncode
+    if code not in (0, 3):
+        raise UsageError(f"{out.name}: the run ended with exit code {code}; its mistake stands above")
+    return Result.model_validate_json((out / "result.json").read_text("utf-8"))
+
+
+def tabulate(ablation: Ablation, results: dict[str, Result]) -> Table:
+    rows = []
+    for name, result in results.items():
+        models: dict[str, list[Model]] = defaultdict(list)
+        for model in result.models:
+            if model.precision == "fp32" and model.role != "baseline":
+                models[model.variant].append(model)
+        rows.append(Row(name=name, changes=ablation.rows[name], models=models))
+    first = next(iter(results.values()))
+    return Table(
+        recipe=ablation.recipe,
+        always=ablation.always,
+        rows=rows,
+        commit=first.commit,
+        cpu=first.machine.cpu,
+        seeds=first.protocol.seeds,
+    )
+
+
+def markdown(table: Table) -> str:
+    """A line per row: per variant the mean validation NDCG@10, its difference from the first row, then cold items."""
+    variants = list(dict.fromkeys(variant for row in table.rows for variant in row.models))
+    cold = [
+        v for v in variants if any(_cold(model) is not None for row in table.rows for model in row.models.get(v, []))
+    ]
+    head = ["change", *variants, *(f"{variant}, cold items" for variant in cold)]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in table.rows:
+        cells = [row.name]
+        cells += [_cell(row, table.rows[0], variant, _valid) for variant in variants]
+        cells += [_cell(row, table.rows[0], variant, _cold) for variant in cold]
+        lines.append("| " + " | ".join(cells) + " |")
+    seeds = f"means over seeds {table.seeds}" if len(table.seeds) > 1 else f"seed {table.seeds[0]}"
+    lines += [
+        "",
+        f"{table.recipe}: NDCG@10 on validation and the difference from the first row, fp32, {seeds}. Cold items are "
+        "reported; nothing is chosen by them.",
+        "",
+        *(
+            f"- {row.name}: {', '.join(f'`{change}`' for change in row.changes) or 'the recipe as it is'}"
+            for row in table.rows
+        ),
+        f"- in every row: {', '.join(f'`{change}`' for change in table.always) or 'nothing else'}",
+        f"- {table.cpu}; commit {table.commit}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _valid(model: Model) -> float | None:
+    return model.accuracy.valid.ndcg_10
+
+
+def _cold(model: Model) -> float | None:
+    return model.accuracy.segments.cold_items.ndcg_10
+
+
+def _cell(row: Row, first: Row, variant: str, read: Callable[[Model], float | None]) -> str:
+    mean, reference = (_mean([read(model) for model in r.models.get(variant, [])]) for r in (row, first))
+    if mean is None:
+        return ""
+    return f"{mean:.4f}" if row is first or reference is None else f"{mean:.4f} ({mean - reference:+.4f})"
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def main(arguments: list[str]) -> None:
+    """`[FILE] [further arguments of slimrec run]`."""
+    given = bool(arguments) and not arguments[0].startswith("-")
+    path, rest = (Path(arguments[0]), arguments[1:]) if given else (REGULARISATION, arguments)
+    ablation = read_ablation(path)
+    results = {
+        name: run_row(ablation, changes, Path("runs") / path.stem / name.replace(" ", "-"), rest)
+        for name, changes in ablation.rows.items()
+    }
+    table = tabulate(ablation, results)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{path.stem}.json").write_text(table.to_json(indent=1) + "\n", encoding="utf-8")
+    (RESULTS / f"{path.stem}.md").write_text(markdown(table), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UsageError as error:
+        sys.exit("\n".join(error.lines))
