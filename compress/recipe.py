@@ -187,20 +187,21 @@ class _Parser:
         except ValidationError as error:
             self.errors += [f"{place(path)}: {message}" for path, message in explain(error, stage.config, value)]
             return None
-        if unknown := self._unknown_domain(config):
-            self.errors.append(f"{place(('domain',))}: {unknown}")
+        for field, unknown in self._unknown_domains(config):
+            self.errors.append(f"{place((field,))}: {unknown}")
         return config
 
-    def _unknown_domain(self, config: StageConfig) -> str | None:
-        """A stage that is skipped may keep the default name of a domain that this recipe has not."""
+    def _unknown_domains(self, config: StageConfig) -> Iterator[tuple[str, str]]:
+        """(field, mistake). A stage that is skipped may keep the default name of a domain that this recipe has not."""
         data = self.raw.get("data")
-        domains = data.get("domains") if isinstance(data, dict) else None
-        name = getattr(config, "domain", None)
-        if not isinstance(domains, dict) or name is None or name in domains:
-            return None
-        if name == type(config).model_fields["domain"].default and not config.teaches:
-            return None
-        return f"no such domain in data.domains; allowed: {', '.join(map(str, domains))} (got {name!r})"
+        known = data.get("domains") if isinstance(data, dict) else None
+        several = getattr(config, "domains", None)
+        named = [("domains", name) for name in several] if isinstance(several, tuple) else []
+        for field, name in named or [("domain", getattr(config, "domain", None))]:
+            if not isinstance(known, dict) or name is None or name in known:
+                continue
+            if name != type(config).model_fields[field].default or config.teaches:
+                yield field, f"no such domain in data.domains; allowed: {', '.join(map(str, known))} (got {name!r})"
 
 
 def merge(default: Any, own: Any) -> Any:

@@ -69,7 +69,10 @@ class TextEncoder(nn.Module):
 
     def upper(self, hidden: Tensor, attention_mask: Tensor, first: int) -> Tensor:
         """Hidden states entering layer `first` -> the LM's last hidden states, (batch, tokens, hidden)."""
-        hidden = self.family.run(self.lm, self.layers[first:], hidden, attention_mask)
+        layers: Iterable[nn.Module] = self.layers[first:]
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            layers = [Recomputed(layer) for layer in layers]
+        hidden = self.family.run(self.lm, layers, hidden, attention_mask)
         last: Tensor = self.family.after_layers(self.lm)(hidden)
         return last
 
@@ -136,7 +139,7 @@ class TextEncoder(nn.Module):
         encoder = cls(lm, Tokenizer.from_file(str(folder / "tokenizer.json")), shape, None)
         if (folder / "head.safetensors").exists():
             head = load_file(folder / "head.safetensors")
-            encoder.head = nn.Linear(encoder.hidden_size, head["weight"].shape[0], bias=False)
+            encoder.head = nn.Linear(encoder.hidden_size, head["weight"].shape[0], bias="bias" in head)
             encoder.head.load_state_dict(head)
         return encoder.eval()
 

@@ -1,22 +1,27 @@
 """Stages `source` and `target`: the teacher learns the richer domain first, then the domain it will serve."""
 
+import tempfile
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from benchmarks.accuracy import ndcg
 from compress.data.dataset import Dataset
+from compress.likes.stages import train_likes_teacher
 from compress.models.folder import load_sequence, load_text, model_facts, write_json, write_model
 from compress.models.sequence import SequenceEncoder, SequenceModel
 from compress.stage import Entry, Inputs, RunOptions, Shorthand, Skip, StageConfig
 from compress.store import link_tree
+from compress.task import task_of
 from compress.teacher.cache import CachedScores, cached_scores
 from compress.teacher.given.lists import GivenLists
 from compress.teacher.given.vectors import GivenVectors
 from compress.teacher.meta import Meta, train_meta
+from compress.teacher.several import merged
 from compress.teacher.two_level import TwoLevel, TwoLevelTeacher
 from compress.training import seed_everything, validation_ranks
 
@@ -37,6 +42,13 @@ class SourceConfig(StageConfig):
 
     method: Annotated[TwoLevel | Meta | Skip, Field(discriminator="name"), Shorthand] = TwoLevel()
     domain: str = "source"
+    domains: tuple[str, ...] = Field(default=(), max_length=8, description="several in place of `domain`")
+    schedule: Literal["in_turn", "mixed"] = "in_turn"
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """The domains, in the order they are learned."""
+        return self.domains or (self.domain,)
 
     @property
     def teaches(self) -> bool:
@@ -67,7 +79,19 @@ def train_source(config: SourceConfig, inputs: Inputs, out: Path, options: RunOp
     if isinstance(config.method, Skip) or not _has_text(inputs["pretrain"]):
         link_tree(inputs["pretrain"], out)
         return
-    _train(config.method, config.domain, config.seed, inputs["data"], inputs["pretrain"], out, options, "source")
+    domains = {name: Dataset.open(inputs["data"], name) for name in config.learned}
+    if config.schedule == "mixed" and len(domains) > 1:
+        whole, domain_of = merged(domains)
+        _train(config.method, whole, config.seed, inputs["pretrain"], out, options, "source", domain_of)
+        return
+    with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
+        start = inputs["pretrain"]
+        for number, (name, dataset) in enumerate(domains.items(), 1):
+            folder = out if number == len(domains) else Path(scratch) / name
+            folder.mkdir(exist_ok=True)
+            what = "source" if len(domains) == 1 else f"source {name}"
+            _train(config.method, dataset, config.seed, start, folder, options, what)
+            start = folder
 
 
 def train_target(config: TargetConfig, inputs: Inputs, out: Path, options: RunOptions) -> None:
@@ -86,7 +110,10 @@ def train_target(config: TargetConfig, inputs: Inputs, out: Path, options: RunOp
         vectors = np.pad(encoder.encode(dataset.texts), ((1, 0), (0, 0)))  # row 0 is padding
         write_model(out, text=encoder, arrays={"item_vectors": vectors})
         return
-    model = _train(config.method, config.domain, config.seed, inputs["data"], inputs["source"], out, options, "target")
+    if task_of(inputs["data"]) == "likes":
+        train_likes_teacher(config.method, config.domain, config.seed, inputs["data"], inputs["source"], out, options)
+        return
+    model = _train(config.method, dataset, config.seed, inputs["source"], out, options, "target")
     for name, array in cached_scores(model, dataset, config.cached_scores, options).items():
         np.save(out / f"{name}.npy", array)
 
@@ -96,18 +123,28 @@ def _has_text(folder: Path) -> bool:
 
 
 def _train(
-    method: TwoLevel | Meta, domain: str, seed: int, data: Path, start: Path, out: Path, options: RunOptions, what: str
+    method: TwoLevel | Meta,
+    dataset: Dataset,
+    seed: int,
+    start: Path,
+    out: Path,
+    options: RunOptions,
+    what: str,
+    domain_of: Tensor | None = None,
 ) -> SequenceModel:
+    """Writes the teacher's model folder. What a source domain has of its own is left out of the text part there: the
+    next domain starts from what they share."""
     rng = seed_everything(seed, options)
-    dataset = Dataset.open(data, domain)
     text = load_text(start)
     assert text is not None
     sizes = method.two_level if isinstance(method, Meta) else method
-    teacher = TwoLevelTeacher(sizes, text, dataset, _encoder(start, sizes)).to(options.device)
+    teacher = TwoLevelTeacher(sizes, text, dataset, _encoder(start, sizes), domain_of).to(options.device)
     if isinstance(method, Meta):
         result = train_meta(method, teacher, dataset, rng, options, what)
     else:
         result = teacher.train_two_level(method, dataset, rng, options, what)
+    if what == "target":
+        teacher.fold_domain()
     model = teacher.folded()
     ranks = validation_ranks(model, dataset)
     write_model(

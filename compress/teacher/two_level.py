@@ -21,7 +21,8 @@ from compress.data.dataset import Dataset
 from compress.models.sequence import EncoderSizes, SequenceEncoder, SequenceModel
 from compress.models.text import TextEncoder
 from compress.models.tokens import by_length
-from compress.stage import RunOptions
+from compress.stage import RunOptions, Skip
+from compress.teacher.domains import DomainEntry, DomainPart, Own
 from compress.teacher.tuning import TopLayers, Tuning
 from compress.teacher.wording import Rewording, Wordings
 from compress.training import Fit, Training, batches, fit, validation_ndcg, warm_items
@@ -43,6 +44,7 @@ class TwoLevel(EncoderSizes):
     frozen_epochs: NonNegativeInt = 2  # epochs before the LM starts to move, so that its first gradients mean something
     text_epochs: NonNegativeInt = 6  # epochs in which the LM moves; then its vectors stay and epochs are cheap
     rewording: Rewording = Rewording()
+    domain: DomainEntry = Skip()  # what item vectors owe to their domain alone
     training: Training = Training(epochs=20)
 
 
@@ -55,7 +57,15 @@ class TwoLevelTeacher(nn.Module):
     lower: Tensor
     bank: Tensor
 
-    def __init__(self, config: TwoLevel, text: TextEncoder, dataset: Dataset, encoder: SequenceEncoder | None) -> None:
+    def __init__(
+        self,
+        config: TwoLevel,
+        text: TextEncoder,
+        dataset: Dataset,
+        encoder: SequenceEncoder | None,
+        domain_of: Tensor | None = None,
+    ) -> None:
+        """`domain_of` (n_items,) int64: each item's domain, where the data are several domains at once."""
         super().__init__()
         self.shape = config.shape(dataset.n_items)
         if text.dim != config.dim or isinstance(text.head, nn.Identity):
@@ -64,6 +74,10 @@ class TwoLevelTeacher(nn.Module):
         self.first = config.tuning(text, config.trained_layers)
         self.encoder = encoder or SequenceEncoder(self.shape)
         self.ids = nn.Parameter(torch.zeros(dataset.n_items + 1, config.dim), requires_grad=config.id_vectors)
+        self.own: DomainPart | None = None
+        if isinstance(config.domain, Own):
+            domain_of = torch.zeros(dataset.n_items, dtype=torch.int64) if domain_of is None else domain_of
+            self.own = DomainPart(config.domain, text.hidden_size, config.dim, domain_of)
         self.register_buffer("warm", warm_items(dataset).float()[:, None], persistent=False)
         tokens, mask = text.tokenize(dataset.texts)
         self.register_buffer("mask", mask, persistent=False)
@@ -123,7 +137,10 @@ class TwoLevelTeacher(nn.Module):
             new = self.pooled(fresh) if texts is None else self.pooled_texts(texts)
             states = states.index_copy(0, fresh if items is None else torch.searchsorted(items, fresh), new)
             self.bank[fresh] = new.detach()
-        return functional.pad(self.text.head(states), (0, 0, 1, 0))
+        vectors = self.text.head(states)
+        if self.own is not None:
+            vectors = vectors + self.own(states, items)
+        return functional.pad(vectors, (0, 0, 1, 0))
 
     def table(
         self, fresh: Tensor | None = None, texts: Sequence[str] | None = None, rows: Tensor | None = None
@@ -131,6 +148,11 @@ class TwoLevelTeacher(nn.Module):
         """All item vectors (n_items + 1, dim), or those of `rows`; items without training events have text alone."""
         ids, warm = (self.ids, self.warm) if rows is None else (self.ids[rows], self.warm[rows])
         return self.text_vectors(fresh, rows, texts) + ids * warm
+
+    def fold_domain(self) -> None:
+        """Make the domain's own part one with the head, in place."""
+        if self.own is not None and isinstance(self.text.head, nn.Linear):
+            self.text.head, self.own = self.own.folded_into(self.text.head), None
 
     @torch.no_grad()
     def folded(self) -> SequenceModel:
@@ -176,6 +198,7 @@ class TwoLevelTeacher(nn.Module):
 
         text = [p for p in self.text.lm.parameters() if p.requires_grad]
         rest = [*self.text.head.parameters(), *self.encoder.parameters()] + ([self.ids] if config.id_vectors else [])
+        rest += [] if self.own is None else self.own.parameters()
         groups = [(rest, 1.0)] + ([(text, config.text_learning_rate_factor)] if text else [])
         result = fit(self, groups, training, epoch, validate, options, what, rng=rng)
         config.tuning.merge(self.text)
