@@ -16,6 +16,7 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModel
 
 from compress.models.family import FAMILIES, Family
+from compress.models.recompute import Recomputed
 from compress.models.sequence import BlockShape
 from compress.models.tokens import by_length, tokenized
 
@@ -38,6 +39,7 @@ class TextEncoder(nn.Module):
     def __init__(self, lm: Any, tokenizer: Tokenizer, shape: TextShape, dim: int | None) -> None:
         super().__init__()
         self.lm, self.tokenizer, self.shape = lm, tokenizer, shape
+        self.gradient_checkpointing = False  # less memory in training, for one more forward pass of the trained layers
         self.head: nn.Module = nn.Identity() if dim is None else nn.Linear(self.hidden_size, dim, bias=False)
 
     @property

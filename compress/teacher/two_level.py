@@ -44,6 +44,7 @@ class TwoLevel(EncoderSizes):
     frozen_epochs: NonNegativeInt = 2  # epochs before the LM starts to move, so that its first gradients mean something
     text_epochs: NonNegativeInt = 6  # epochs in which the LM moves; then its vectors stay and epochs are cheap
     rewording: Rewording = Rewording()
+    gradient_checkpointing: bool = False  # of the LM's trained layers: less memory, a third more time
     domain: DomainEntry = Skip()  # what item vectors owe to their domain alone
     training: Training = Training(epochs=20)
 
@@ -72,6 +73,7 @@ class TwoLevelTeacher(nn.Module):
             text.head = nn.Linear(text.hidden_size, config.dim, bias=False)
         self.text = text
         self.first = config.tuning(text, config.trained_layers)
+        text.gradient_checkpointing = config.gradient_checkpointing
         self.encoder = encoder or SequenceEncoder(self.shape)
         self.ids = nn.Parameter(torch.zeros(dataset.n_items + 1, config.dim), requires_grad=config.id_vectors)
         self.own: DomainPart | None = None
@@ -134,7 +136,7 @@ class TwoLevelTeacher(nn.Module):
         items = None if rows is None else rows[1:] - 1
         states = self.bank if items is None else self.bank[items]
         if fresh is not None:
-            new = self.pooled(fresh) if texts is None else self.pooled_texts(texts)
+            new = (self.pooled(fresh) if texts is None else self.pooled_texts(texts)).to(states.dtype)
             states = states.index_copy(0, fresh if items is None else torch.searchsorted(items, fresh), new)
             self.bank[fresh] = new.detach()
         vectors = self.text.head(states)

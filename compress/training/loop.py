@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ class Training(Entry):
     softmax: Softmax = FullSoftmax()
     by_length: bool = False  # batches of windows of like length: less padding where histories are short
     augment: tuple[Augmentation, ...] = ()
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: mixed precision, weights and sums stay fp32
     warmup_epochs: NonNegativeInt = 2
     validate_every: PositiveInt = 2
     patience: PositiveInt = 10  # validations without a better one; stopping before the decay costs accuracy
@@ -101,7 +102,7 @@ def fit(
             group["lr"] = training.learning_rate * group["scale"] * _schedule(number, training)
         module.train()
         losses = []
-        for loss in epoch(number):
+        for loss in _computed(epoch(number), training, options):
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(parameters, most_norm)
@@ -129,6 +130,17 @@ def seed_everything(seed: int, options: RunOptions) -> np.random.Generator:
     if options.threads:
         torch.set_num_threads(options.threads)
     return np.random.default_rng(seed)
+
+
+def _computed(losses: Iterator[Tensor], training: Training, options: RunOptions) -> Iterator[Tensor]:
+    """The same losses, each computed in the precision asked for; backward passes follow the forward's."""
+    device, mixed = torch.device(options.device).type, training.precision == "bf16"
+    while True:
+        with torch.autocast(device, torch.bfloat16, enabled=mixed):
+            loss = next(losses, None)
+        if loss is None:
+            return
+        yield loss
 
 
 def _schedule(epoch: int, training: Training) -> float:
