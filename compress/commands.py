@@ -39,7 +39,10 @@ SET = click.option(
 @SET
 @STORE
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--threads", type=click.IntRange(0, 1024), default=0, help="Training threads.  [default: torch's choice]")
+@click.option(
+    "--jobs", type=click.IntRange(1, 64), help="Steps built at once.  [default: the cores, at most 4; GPU: 1]"
+)
+@click.option("--threads", type=click.IntRange(0, 1024), default=0, help="Threads a step.  [default: cores / jobs]")
 @click.option("--json", "as_json", is_flag=True, help="End with result.json on one line of stdout.")
 def run(
     recipe: Path,
@@ -47,6 +50,7 @@ def run(
     overrides: tuple[str, ...],
     store: Path | None,
     device: str,
+    jobs: int | None,
     threads: int,
     as_json: bool,
 ) -> None:
@@ -64,7 +68,8 @@ def run(
 
     path = find_recipe(recipe)
     folder = out or Path("runs") / path.stem
-    result = run_recipe(path, folder, overrides=overrides, store=store, options=_options(device, threads))
+    options, jobs = _options(device, threads, jobs)
+    result = run_recipe(path, folder, overrides=overrides, store=store, options=options, jobs=jobs)
     if as_json:
         click.echo(result.to_json())
     else:
@@ -191,9 +196,11 @@ def _console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 200)
 
 
-def _options(device: str, threads: int) -> "RunOptions":
+def _options(device: str, threads: int, jobs: int | None) -> tuple["RunOptions", int]:
+    """How to compute, and how many steps at once: small models gain more from steps side by side than from threads."""
     import torch
 
+    from benchmarks.machine import cores_allowed
     from compress.stage import RunOptions
 
     if device == "cuda" and not torch.cuda.is_available():
@@ -215,9 +222,10 @@ def _options(device: str, threads: int) -> "RunOptions":
         with Progress(*columns, console=errors, transient=True) as bar:
             yield from bar.track(items, total=total, description=what)
 
-    return RunOptions(
-        device=chosen, threads=threads, log=lambda line: errors.print(line, markup=False), progress=progress
-    )
+    jobs = jobs or (1 if chosen == "cuda" else min(4, cores_allowed()))
+    threads = threads or max(1, cores_allowed() // jobs)
+    log = lambda line: errors.print(line, markup=False)  # noqa: E731
+    return RunOptions(device=chosen, threads=threads, log=log, progress=progress), jobs
 
 
 def _print_result(result: "Result", folder: Path) -> None:

@@ -1,9 +1,7 @@
-"""The architecture in one table, and the loop that walks it."""
+"""The architecture in one table, and what a step of a recipe reads."""
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from compress.baselines.run import BaselinesConfig, train_baselines
@@ -18,8 +16,8 @@ from compress.prune.prune import PruneConfig, prune
 from compress.quantize.quantize import QuantizeConfig, quantize
 from compress.recipe import ROLES, TEACHER_STAGES, Recipe, Variant
 from compress.select import SelectConfig, select
-from compress.stage import RunOptions, Stage, StageConfig
-from compress.store import Artifact, Store
+from compress.stage import Stage, StageConfig
+from compress.store import Artifact
 from compress.teacher.mix import MixConfig, mix
 from compress.teacher.pretrain import PretrainConfig, backbone_digests, pretrain
 from compress.teacher.transfer import SourceConfig, TargetConfig, given_digests, train_source, train_target
@@ -122,32 +120,6 @@ def check_sources(recipe: Recipe) -> None:
         raise UsageError(mistakes)
 
 
-def run_pipeline(recipe: Recipe, store: Store, options: RunOptions) -> Run:
-    """Walk the table; sealed steps are found, others built. Students whose teacher fails the gate are left out."""
-    check_sources(recipe)
-    run = Run()
-    for step in steps(recipe):
-        if step.chain is not None and step.stage.name == "distil":
-            _choose_teacher(recipe, step, run, options)
-        if step.chain is not None and step.stage.name == "distil" and step.chain.role == "student":
-            _ask_gate(recipe, step.chain, run, options)
-        if step.chain is not None and step.stage.name in AFTER_GATE and not _may_go_on(step.chain, run):
-            continue
-        if step.stage.name == "pack" and selected(run.artifacts) is None:
-            continue
-        start = time.monotonic()
-        speaking = replace(options, log=partial(_say, options, step.title))
-        artifact = store.get_or_build(step.stage, step.config, step_inputs(step, run.artifacts), speaking)
-        run.artifacts[step.stage.name, step.chain] = artifact
-        run.steps.append(step)
-        options.log(f"{step.title:<32} " + ("sealed" if artifact.cached else f"{time.monotonic() - start:.1f} s"))
-    return run
-
-
-def _say(options: RunOptions, title: str, line: str) -> None:
-    options.log(f"  {title}: {line}")
-
-
 AFTER_GATE = ("distil", "prune", "quantize")
 
 
@@ -182,31 +154,15 @@ MEMBER_STAGE: Mapping[Role, str] = {"control": "distil", "teacher": "target"}
 BY_NAME = {stage.name: stage for stage in STAGES}
 
 
-def _choose_teacher(recipe: Recipe, step: Step, run: Run, options: RunOptions) -> None:
-    if step.chain is None or len(step.teachers) < 2 or step.chain.variant in run.choices:
-        return
-    choice = run.choices[step.chain.variant] = choose_teacher(_folders(step.teachers, run.artifacts))
-    told = ", ".join(f"{name} {value:.4f}" for name, value in choice.valid.items())
-    helps = source_helps(recipe, choice)
-    verdict = "" if helps is None else f"; the source {'helps' if helps else 'does not help'}"
-    options.log(f"{step.chain.variant} learns from {choice.chosen} (validation NDCG@10 {told}){verdict}")
+def teacher_choice(step: Step, artifacts: Mapping[tuple[str, Chain | None], Artifact]) -> TeacherChoice:
+    """Which of several teachers validates best. Raises KeyError where one is not there yet."""
+    return choose_teacher(_folders(step.teachers, artifacts))
 
 
 def source_helps(recipe: Recipe, choice: TeacherChoice) -> bool | None:
     """Whether the chosen teacher saw a source domain; None where validation had no choice between with and without."""
     saw = {v.name: v.configs["source"].teaches for v in recipe.variants if v.name in choice.valid}
     return saw[choice.chosen] if len(set(saw.values())) > 1 else None
-
-
-def _ask_gate(recipe: Recipe, chain: Chain, run: Run, options: RunOptions) -> None:
-    if chain.variant in run.gates:
-        return
-    run.gates[chain.variant] = gate = gate_of(recipe, chain.variant, run.artifacts)
-    verdict = "passed" if gate.passed else "failed: no distillation; the compressed control ships"
-    options.log(
-        f"teacher gate of {chain.variant}: teacher {gate.teacher_valid:.4f}, control {gate.control_valid:.4f}, "
-        f"difference {gate.difference:+.4f} [{gate.ci95[0]:+.4f}, {gate.ci95[1]:+.4f}]: {verdict}"
-    )
 
 
 def gate_of(recipe: Recipe, variant: str, artifacts: Mapping[tuple[str, Chain | None], Artifact]) -> GateReport:
@@ -219,10 +175,6 @@ def gate_of(recipe: Recipe, variant: str, artifacts: Mapping[tuple[str, Chain | 
         if other.role == "control"
     ]
     return check_gate(teachers, controls)
-
-
-def _may_go_on(chain: Chain, run: Run) -> bool:
-    return chain.role != "student" or run.gates[chain.variant].passed
 
 
 def selected(artifacts: Mapping[tuple[str, Chain | None], Artifact]) -> str | None:

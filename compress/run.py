@@ -9,12 +9,13 @@ import numpy as np
 
 from benchmarks.result import Result
 from compress.charts import latency_name
-from compress.pipeline import STAGES, Run, run_pipeline
+from compress.pipeline import STAGES, Run
 from compress.recipe_file import load_recipe
 from compress.report import Details, write_report
 from compress.results import assemble
 from compress.stage import RunOptions
 from compress.store import Store
+from compress.walk import run_pipeline
 from deploy.errors import GateError, UsageError
 
 
@@ -25,8 +26,11 @@ def run(
     overrides: tuple[str, ...] = (),
     store: Path | None = None,
     options: RunOptions | None = None,
+    jobs: int = 1,
 ) -> Result:
-    """Run or resume a recipe. Leaves `result.json`, `report.html`, `bundle.slim` and `bundle/` in `out`.
+    """Run or resume a recipe, up to `jobs` steps at once.
+
+    Leaves `result.json`, `report.html`, `bundle.slim` and `bundle/` in `out`.
 
     Raises UsageError for a mistake in recipe or data, GateError where no candidate is inside the budget (result and
     report are written all the same).
@@ -34,7 +38,7 @@ def run(
     options = options or RunOptions()
     parsed = load_recipe(recipe, STAGES, overrides)
     _writable(out)
-    done = run_pipeline(parsed, Store(store), options)
+    done = run_pipeline(parsed, Store(store), options, jobs)
     result = assemble(parsed, done)
     details = _details(result, done)
     _replace(out / "result.json", lambda path: path.write_text(result.to_json(indent=1) + "\n"))

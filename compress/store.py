@@ -10,11 +10,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from compress.stage import RunOptions, Stage, StageConfig
 from deploy.errors import UsageError
@@ -32,6 +32,7 @@ class Artifact:
     seconds: float
     cached: bool = True
     peak_rss_mb: float = 0.0
+    sealed_at: float = field(default=0.0, compare=False)  # seconds since the epoch
 
 
 def artifact_key(stage: Stage, config: StageConfig, inputs: Mapping[str, str]) -> str:
@@ -64,23 +65,38 @@ class Store:
         """The sealed artifact, or None where it is absent or files of it are missing or of another size."""
         folder = self.root / stage.name / key
         try:
-            seal = json.loads((folder / SEAL).read_text())
+            seal, sealed_at = json.loads((folder / SEAL).read_text()), (folder / SEAL).stat().st_mtime
             intact = all((folder / name).stat().st_size == f["size"] for name, f in seal["files"].items())
         except (OSError, ValueError, KeyError, TypeError):  # no seal, or not one that this code wrote
             return None
-        return Artifact(folder, seal["digest"], seal["seconds"], True, seal["peak_rss_mb"]) if intact else None
+        if not intact:
+            return None
+        return Artifact(folder, seal["digest"], seal["seconds"], True, seal["peak_rss_mb"], sealed_at)
 
     def get_or_build(
         self, stage: Stage, config: StageConfig, inputs: Mapping[str, Artifact], options: RunOptions
     ) -> Artifact:
-        """Find the artifact or build it once, whoever asks; a build that was killed starts over, its scratch kept."""
+        """`build_unless_locked`, after waiting for whoever is building."""
+        while (found := self.build_unless_locked(stage, config, inputs, options)) is None:
+            time.sleep(0.1)
+        return found
+
+    def build_unless_locked(
+        self, stage: Stage, config: StageConfig, inputs: Mapping[str, Artifact], options: RunOptions
+    ) -> Artifact | None:
+        """Find the artifact or build it once, whoever asks; None while somebody else builds it. A build that was killed
+        starts over, its scratch kept."""
         digests = {name: artifact.digest for name, artifact in inputs.items()}
         key = artifact_key(stage, config, digests)
         parent = self.root / stage.name
         if found := self.find(stage, key):
             return found
         self._check_writable(parent)
-        with FileLock(parent / f"{key}.lock"):
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(FileLock(parent / f"{key}.lock", blocking=False))
+            except Timeout:
+                return None
             if found := self.find(stage, key):
                 return found
             partial = parent / f"{key}.partial"
@@ -102,7 +118,7 @@ class Store:
             building.rename(parent / key)
             _sync(parent)
             partial.rmdir()
-        return Artifact(parent / key, seal["digest"], seal["seconds"], False, seal["peak_rss_mb"])
+        return Artifact(parent / key, seal["digest"], seal["seconds"], False, seal["peak_rss_mb"], time.time())
 
     def _check_writable(self, folder: Path) -> None:
         try:

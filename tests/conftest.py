@@ -43,7 +43,7 @@ class TinyRun:
 RunTiny = Callable[..., TinyRun]
 
 
-def run_tiny(out: Path, store: Path, *overrides: str, watch: bool = False) -> TinyRun:
+def run_tiny(out: Path, store: Path, *overrides: str, watch: bool = False, jobs: int = 1) -> TinyRun:
     """Run the tiny recipe in this process, with a progress bar of its own where somebody watches."""
     from compress.run import run
     from compress.stage import RunOptions
@@ -58,7 +58,7 @@ def run_tiny(out: Path, store: Path, *overrides: str, watch: bool = False) -> Ti
     if watch:
         options = replace(options, progress=progress)
     start = time.monotonic()
-    done.result = run(TINY, out, overrides=overrides, store=store, options=options)
+    done.result = run(TINY, out, overrides=overrides, store=store, options=options, jobs=jobs)
     done.seconds = time.monotonic() - start
     return done
 

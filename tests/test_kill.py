@@ -70,8 +70,9 @@ def forks() -> Iterator[Forks]:
     started.process.stdout.close()
 
 
-def command(out: Path, store: Path) -> list[str]:
-    return ["run", "recipes/tiny.yaml", "--out", str(out), "--store", str(store), "--threads", "1"]
+def command(out: Path, store: Path, jobs: int = 1) -> list[str]:
+    folders = ["--out", str(out), "--store", str(store)]
+    return ["run", "recipes/tiny.yaml", *folders, "--threads", "1", "--jobs", str(jobs)]
 
 
 def damaged(store: Path) -> list[str]:
@@ -159,3 +160,20 @@ def test_two_runs_at_once_on_one_store(tiny_run, tmp_path):
     assert one["models"] == two["models"] and one["bundle"] == two["bundle"]
     built = [sum(not stage["cached"] for stage in result["stages"]) for result in (one, two)]
     assert sum(built) == sum(not stage.cached for stage in tiny_run.result.stages)
+
+
+def test_a_killed_run_takes_its_workers_along(tiny_run, tmp_path):
+    """Three at work; the next run finds every lock free and ends in the same files."""
+    out, store = tmp_path / "out", tmp_path / "store"
+    line = [sys.executable, "-m", "deploy", *command(out, store, jobs=3)]
+    with subprocess.Popen(line, cwd=ROOT, stderr=subprocess.PIPE, text=True) as first:
+        assert first.stderr is not None
+        while "distil control" not in first.stderr.readline():  # the walk has begun, the workers have something to do
+            assert first.poll() is None
+        first.kill()
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert damaged(store) == []
+    again = replace(tiny_run, out=out, store=store)
+    assert again.digests() == tiny_run.digests()
+    assert again.shipped() == tiny_run.shipped()
