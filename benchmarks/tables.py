@@ -3,13 +3,13 @@
 `python -m benchmarks.tables RECIPE...` starts `slimrec run` for each and writes `benchmarks/results/RECIPE.{json,md}`.
 """
 
-import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
 
 from benchmarks.result import Comparison, LatencyRow, Model, Result
+from benchmarks.runs import run_recipe
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = "seeds=[0,1,2]"
@@ -19,8 +19,7 @@ def main(recipes: list[str]) -> None:
     """Run each recipe (resumable as any run) and write its table."""
     for recipe in recipes:
         out = Path("runs") / f"{recipe}-seeds"
-        command = [sys.executable, "-m", "deploy", "run", recipe, "--set", SEEDS, "--out", str(out)]
-        subprocess.run(command, check=True)
+        run_recipe(recipe, out, [SEEDS])
         result = Result.model_validate_json((out / "result.json").read_text("utf-8"))
         write_tables(recipe, result)
 

@@ -57,7 +57,7 @@ def run(
     """Run or resume RECIPE, a YAML file or the name of a shipped one.
 
     Stages that are sealed in the store are skipped; a run that was stopped, even by kill -9, goes on where it was.
-    Leaves result.json, report.html, bundle.slim and bundle/ in the output folder.
+    Leaves result.json, ranks.npz (every case's answer), report.html, bundle.slim and bundle/ in the output folder.
 
     \b
     slimrec run quickstart
@@ -230,10 +230,13 @@ def _options(device: str, threads: int, jobs: int | None) -> tuple["RunOptions",
 
 def _print_result(result: "Result", folder: Path) -> None:
     """The table a person wants after a run: every chosen model and the one that ships, and how to serve it."""
+    from compress.charts import primary_metric
+    from compress.task import TITLES
+
     table = Table(
         "model",
         "role",
-        "NDCG@10 valid",
+        f"{TITLES[primary_metric(result)]} valid",
         "test",
         "95 %",
         "MB",
@@ -245,13 +248,13 @@ def _print_result(result: "Result", folder: Path) -> None:
     )
     for model in result.models:
         test, own = model.accuracy.test, [r for r in model.latency if r.path == "cached" and r.runtime == "onnxruntime"]
-        ci = test.ndcg_10_ci95
+        ci = test.leading_ci95
         latency = own[0] if own else None
         table.add_row(
             model.name + (" <- ships" if model.name == result.selected else ""),
             model.role + (" *" if model.chosen else ""),
-            f"{model.accuracy.valid.ndcg_10 or 0:.4f}",
-            f"{test.ndcg_10 or 0:.4f}",
+            f"{model.accuracy.valid.leading or 0:.4f}",
+            f"{test.leading or 0:.4f}",
             "" if ci is None else f"{ci[0]:.4f}-{ci[1]:.4f}",
             f"{model.size_bytes / 1e6:.3f}" if model.size_bytes else "",
             f"{latency.p50_ms:.3f}" if latency else "",

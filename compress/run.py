@@ -15,6 +15,7 @@ from compress.report import Details, write_report
 from compress.results import assemble
 from compress.stage import RunOptions
 from compress.store import Store
+from compress.task import EVIDENCE, metric_of
 from compress.walk import run_pipeline
 from deploy.errors import GateError, UsageError
 
@@ -30,7 +31,7 @@ def run(
 ) -> Result:
     """Run or resume a recipe, up to `jobs` steps at once.
 
-    Leaves `result.json`, `report.html`, `bundle.slim` and `bundle/` in `out`.
+    Leaves `result.json`, `ranks.npz`, `report.html`, `bundle.slim` and `bundle/` in `out`.
 
     Raises UsageError for a mistake in recipe or data, GateError where no candidate is inside the budget (result and
     report are written all the same).
@@ -43,6 +44,8 @@ def run(
     details = _details(result, done)
     _replace(out / "result.json", lambda path: path.write_text(result.to_json(indent=1) + "\n"))
     _replace(out / "report.html", lambda path: write_report(result, details, path))
+    evidence = done.artifacts["bench", None].path / EVIDENCE[metric_of(done.artifacts["data", None].path)]
+    _replace(out / evidence.name, lambda path: shutil.copyfile(evidence, path))
     _place_bundle(done, out)
     if result.selected is None:
         reason = result.selection.reason if result.selection else "no candidate"

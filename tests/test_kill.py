@@ -116,7 +116,13 @@ def test_twenty_kills_change_no_file(forks, tiny_run, tmp_path):
         done = replace(tiny_run, out=out, store=store)
         assert done.digests() == tiny_run.digests()
         assert done.shipped() == tiny_run.shipped()
-        assert {path.name for path in out.iterdir()} == {"result.json", "report.html", "bundle.slim", "bundle"}
+        assert {path.name for path in out.iterdir()} == {
+            "result.json",
+            "ranks.npz",
+            "report.html",
+            "bundle.slim",
+            "bundle",
+        }
         assert Result.model_validate_json((out / "result.json").read_text()).selected == tiny_run.result.selected
     assert killed == KILLS
     assert len(interrupted) >= 4, f"the moments must hit several stages (got {interrupted})"
@@ -134,7 +140,7 @@ def test_a_kill_while_the_output_is_written_leaves_old_or_new_files(forks, tiny_
         assert (out / "report.html").read_text().rstrip().endswith("</html>")
     assert forks.run(command(out, store)) == 0
     assert replace(tiny_run, out=out).shipped() == tiny_run.shipped()
-    assert {path.name for path in out.iterdir()} == {"result.json", "report.html", "bundle.slim", "bundle"}
+    assert {path.name for path in out.iterdir()} == {"result.json", "ranks.npz", "report.html", "bundle.slim", "bundle"}
 
 
 def test_two_runs_at_once_on_one_store(tiny_run, tmp_path):

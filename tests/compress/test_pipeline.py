@@ -44,7 +44,13 @@ def models(result):
 
 
 def test_a_run_leaves_what_it_promises(tiny_run):
-    assert {path.name for path in tiny_run.out.iterdir()} == {"result.json", "report.html", "bundle.slim", "bundle"}
+    assert {path.name for path in tiny_run.out.iterdir()} == {
+        "result.json",
+        "ranks.npz",
+        "report.html",
+        "bundle.slim",
+        "bundle",
+    }
     result = Result.model_validate_json((tiny_run.out / "result.json").read_text())
     assert result == tiny_run.result
     assert {model.role for model in result.models} == {"teacher", "student", "control", "baseline"}
@@ -185,7 +191,7 @@ def test_a_budget_nobody_meets_writes_the_result_and_leaves_no_stale_bundle(reru
     result = Result.model_validate_json((out / "result.json").read_text())
     assert result.selected is None and result.bundle is None
     assert 1 <= len(result.selection.nearest) <= 3 and result.selection.nearest[0] in line
-    assert {path.name for path in out.iterdir()} == {"result.json", "report.html"}
+    assert {path.name for path in out.iterdir()} == {"result.json", "ranks.npz", "report.html"}
     planned = states(tiny_recipe(budget), tiny_store)
     assert planned.pop("pack") == "left out" and set(planned.values()) == {"sealed"}
     assert rerun().shipped()
