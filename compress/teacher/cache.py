@@ -12,10 +12,9 @@ from pydantic import Field
 from compress.data.dataset import Dataset
 from compress.models.mix import Scorer
 from compress.stage import RunOptions
-from compress.training import warm_items
+from compress.training import at_once, warm_items
 
 CachedScores = Annotated[int, Field(ge=1, le=10_000, description="best items kept per training position")]
-_BATCH = 512
 
 
 @torch.no_grad()
@@ -32,8 +31,10 @@ def cached_scores(model: Scorer, dataset: Dataset, top: int, options: RunOptions
     n = sum(max(0, len(events) - 1) for events in sequences)
     rows, values = np.zeros((n, top), np.int32), np.zeros((n, top), np.float16)
     start = 0
-    batches = contexts(sequences, model.max_history)
-    for histories in options.progress(batches, "teacher's scores", -(-n // _BATCH)):
+    batch = at_once(model.n_items)
+    for histories in options.progress(
+        contexts(sequences, model.max_history, batch), "teacher's scores", -(-n // batch)
+    ):
         scores = model.scores(torch.from_numpy(histories).to(model.device))
         best = scores.masked_fill(~warm, -torch.inf).topk(top)
         at = slice(start, start + len(histories))
@@ -52,7 +53,7 @@ def training_positions(dataset: Dataset) -> NDArray[np.int64]:
     return numbers
 
 
-def contexts(sequences: Sequence[NDArray[np.int32]], length: int, batch: int = _BATCH) -> Iterator[NDArray[np.int64]]:
+def contexts(sequences: Sequence[NDArray[np.int32]], length: int, batch: int = 512) -> Iterator[NDArray[np.int64]]:
     """The history before every training target, user by user: (up to `batch`, length) int64, padded on the left."""
     waiting: list[NDArray[np.int64]] = []
     n = 0

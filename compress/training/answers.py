@@ -9,11 +9,23 @@ from benchmarks.accuracy import ndcg, ranks_of, top_rows
 from compress.data.dataset import Cases, Dataset
 from compress.models.mix import Scorer
 
+MOST_SCORES = 2**26
+"""Scores held at once, 256 MB of float32: larger catalogues are scored for fewer histories at a time."""
+
+
+def at_once(n_items: int) -> int:
+    """How many histories are scored together, at most 512."""
+    return max(1, min(512, MOST_SCORES // (n_items + 1)))
+
 
 @torch.no_grad()
-def top_of_cases(model: Scorer, cases: Cases, depth: int, chunk: int = 512) -> NDArray[np.int32]:
-    """The model's answers to `cases`, seen items excluded, whole catalogue ranked: (cases, depth) int32 rows."""
+def top_of_cases(model: Scorer, cases: Cases, depth: int, chunk: int | None = None) -> NDArray[np.int32]:
+    """The model's answers to `cases`, seen items excluded, whole catalogue ranked: (cases, depth) int32 rows.
+
+    `chunk` histories are scored at once; by default as many as memory bears.
+    """
     model.eval()
+    chunk = chunk or at_once(model.n_items)
     histories = cases.histories(model.max_history)
     parts = []
     for start in range(0, len(cases), chunk):

@@ -22,6 +22,7 @@ from compress.teacher.cache import cached_scores, contexts
 from compress.training import (
     Fit,
     Training,
+    at_once,
     fit,
     seed_everything,
     top_of_cases,
@@ -275,6 +276,13 @@ def test_answers_leave_out_everything_seen_and_rank_the_rest(film_dataset: Datas
         assert rank == wanted.index(target) + 1
         gains.append(1 / math.log2(1 + rank) if rank <= 10 else 0.0)
     assert validation_ndcg(model, film_dataset) == pytest.approx(np.mean(gains))
+
+
+def test_a_large_catalogue_is_scored_for_fewer_histories_at_a_time() -> None:
+    assert at_once(12_101) == 512
+    assert [at_once(n) * (n + 1) <= 2**26 for n in (10**5, 10**6, 10**7)] == [True] * 3
+    assert at_once(10**6) == 67
+    assert at_once(10**9) == 1
 
 
 def test_seeding_gives_torch_and_numpy_the_same_start() -> None:
