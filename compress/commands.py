@@ -98,7 +98,7 @@ def plan(recipe: Path, overrides: tuple[str, ...], store: Path | None) -> None:
         seconds = "?" if step.seconds is None else f"{step.seconds:.1f}"
         memory = "?" if step.peak_rss_mb is None else f"{step.peak_rss_mb:.0f}"
         table.add_row(step.title, step.state, seconds, memory)
-    _console().print(table)
+    console().print(table)
     left = [step for step in steps if step.state in ("to run", "waits")]
     sealed = sum(step.state == "sealed" for step in steps)
     known = sum(step.seconds or 0.0 for step in left)
@@ -117,7 +117,7 @@ def recipes() -> None:
     table = Table("recipe", "what it is for", box=None, pad_edge=False)
     for path in shipped_recipes():
         table.add_row(path.stem, " ".join(str(yaml.safe_load(path.read_text()).get("description", "")).split()))
-    _console().print(table)
+    console().print(table)
 
 
 @click.group("store")
@@ -138,7 +138,7 @@ def store_list(store: Path | None) -> None:
         size = sum(f["size"] for f in seal["files"].values()) / 1e6
         total += size
         table.add_row(seal["stage"], folder.name[:12], f"{size:.2f}", f"{seal['seconds']:.1f}")
-    _console().print(table)
+    console().print(table)
     click.echo(f"{total:.1f} MB in {chosen.root} (artifacts that share files are counted in full)")
 
 
@@ -191,7 +191,7 @@ def _let_idle_threads_sleep() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
-def _console() -> Console:
+def console() -> Console:
     """Wide in a pipe, so that no cell is cut."""
     return Console(width=None if sys.stdout.isatty() else 200)
 
@@ -261,7 +261,7 @@ def _print_result(result: "Result", folder: Path) -> None:
             f"{latency.p95_ms:.3f}" if latency else "",
             f"{latency.ratio_to_teacher.median:.1f}" if latency and latency.ratio_to_teacher else "",
         )
-    _console().print(table)
+    console().print(table)
     click.echo("* chosen by validation among its role")
     for comparison in result.comparisons:
         low, high = comparison.ci95

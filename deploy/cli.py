@@ -21,6 +21,7 @@ class Verb(NamedTuple):
 VERBS = {
     "run": Verb("compress.commands:run", "Run or resume a recipe, from data to bundle."),
     "plan": Verb("compress.commands:plan", "Show what a run would do, and what is cached."),
+    "advise": Verb("compress.advise.command:advise", "Recommend a recipe for data, with reasons."),
     "recipes": Verb("compress.commands:recipes", "List the recipes, with what each is for."),
     "store": Verb("compress.commands:store", "List and prune the artifact store."),
     "bench": Verb("benchmarks.commands:bench", "Measure a bundle's latency and memory on this machine."),
