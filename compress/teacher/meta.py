@@ -43,25 +43,30 @@ class NextItem(nn.Module):
         """LM states (n, hidden) -> item vectors (n + 1, dim), row 0 zero."""
         return functional.pad(self.head(states), (0, 0, 1, 0))
 
-    def forward(self, states: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-        """LM states (n, hidden) of all candidates, windows (windows, length) int64 of rows 1..n -> the next item's
-        mean cross-entropy in nats."""
+    def forward(self, states: Tensor, inputs: Tensor, targets: Tensor, candidates: Tensor) -> Tensor:
+        """LM states (n, hidden), windows (windows, length) int64 of rows 1..n, (n,) bool -> the next item's mean
+        cross-entropy in nats among the candidates."""
         table = self.table(states)
         logits = self.encoder(table[inputs])[targets > 0] @ table[1:].T
-        return functional.cross_entropy(logits, targets[targets > 0] - 1)
+        return functional.cross_entropy(logits.masked_fill(~candidates, -1e4), targets[targets > 0] - 1)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows of a task and the LM states of its candidates: what `NextItem` takes."""
+    """What `NextItem` takes: a task's LM states, some of its windows, and which items are candidates."""
 
     states: Tensor
     inputs: Tensor
     targets: Tensor
+    candidates: Tensor
 
     def loss(self, net: NextItem, at: State) -> Tensor:
-        loss: Tensor = functional_call(net, dict(at), (self.states, self.inputs, self.targets))
+        loss: Tensor = functional_call(net, dict(at), self.arguments)
         return loss
+
+    @property
+    def arguments(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.states, self.inputs, self.targets, self.candidates
 
 
 class InnerLoop(Entry):
@@ -217,12 +222,15 @@ def meta_train(
     )
 
 
-def batch_of(task: Task, sequences: Sequences, states: Tensor, length: int) -> Batch:
-    """All windows of some of a task's users."""
+def batch_of(task: Task, sequences: Sequences, states: Tensor, length: int, few: bool = False) -> Batch:
+    """All windows of some of a task's users. Where few events are known the items among them are the candidates, as in
+    the target stage, which masks what has no training event; else all of the task's."""
     cut = windows(sequences, length)
     inputs, targets, _ = cut.batch(np.arange(len(cut.inputs)))
-    here = torch.from_numpy(task.items - 1).to(states.device)
-    return Batch(states[here], inputs.to(states.device), targets.to(states.device))
+    candidates = np.full(len(task.items), not few)
+    candidates[np.unique(np.concatenate(sequences)) - 1] = True
+    here, asked = (torch.from_numpy(array).to(states.device) for array in (task.items - 1, candidates))
+    return Batch(states[here], inputs.to(states.device), targets.to(states.device), asked)
 
 
 def _direction(
@@ -230,7 +238,7 @@ def _direction(
 ) -> tuple[Tensor, list[Tensor]]:
     support, query = task.divide(config.few_shot, rng)
     asked = [query[i] for i in rng.permutation(len(query))[: config.query_users]]
-    adapted = config.inner(net, start, batch_of(task, support, states, config.max_history))
+    adapted = config.inner(net, start, batch_of(task, support, states, config.max_history, few=True))
     return config.rule.direction(net, start, adapted, batch_of(task, asked, states, config.max_history))
 
 
@@ -238,7 +246,7 @@ def _adapted_ndcg(config: Meta, net: NextItem, start: State, states: Tensor, tas
     found: list[NDArray[np.float64]] = []
     for draw in range(config.draws):
         support, query = task.divide(config.few_shot, np.random.default_rng(draw))
-        batch = batch_of(task, support, states, config.max_history)
+        batch = batch_of(task, support, states, config.max_history, few=True)
         cases = last_events(query)
         top = top_of_cases(folded(net, config.inner(net, start, batch), batch.states), cases, 10)
         found.append(ndcg(ranks_of(top, cases.targets), 10))

@@ -88,8 +88,8 @@ def test_reptile_moves_by_the_mean_displacement_of_one_sgd_step() -> None:
         support, query = trained[chosen].divide(config.few_shot, rng)
         rng.permutation(len(query))
         by_hand = new_net(config)
-        batch = batch_of(trained[chosen], support, states, config.max_history)
-        by_hand(batch.states, batch.inputs, batch.targets).backward()
+        batch = batch_of(trained[chosen], support, states, config.max_history, few=True)
+        by_hand(*batch.arguments).backward()
         displacements.append([-0.1 * p.grad for p in by_hand.parameters() if p.grad is not None])
     assert len(displacements[0]) == len(start)
     for (name, before), one, two in zip(start.items(), *displacements, strict=True):
@@ -103,22 +103,23 @@ def test_first_order_maml_takes_the_querys_gradient_at_the_adapted_weights() -> 
     net = new_net(config)
     start = state_of(net)
     support, query = task.divide(config.few_shot, np.random.default_rng(0))
-    known, asked = (batch_of(task, some, states, config.max_history) for some in (support, query))
+    known = batch_of(task, support, states, config.max_history, few=True)
+    asked = batch_of(task, query, states, config.max_history)
     adapted = config.inner(net, start, known)
     loss, gradients = FirstOrderMAML().direction(net, start, adapted, asked)
     by_hand = new_net(config)  # stepped in place, then asked
-    by_hand(known.states, known.inputs, known.targets).backward()
+    by_hand(*known.arguments).backward()
     with torch.no_grad():
         for parameter in by_hand.parameters():
             assert parameter.grad is not None
             parameter -= 0.1 * parameter.grad
             parameter.grad = None
-    at_adapted = by_hand(asked.states, asked.inputs, asked.targets)
+    at_adapted = by_hand(*asked.arguments)
     at_adapted.backward()
     torch.testing.assert_close(loss, at_adapted.detach())
     for parameter, gradient in zip(by_hand.parameters(), gradients, strict=True):
         torch.testing.assert_close(gradient, parameter.grad)
-    unadapted = torch.autograd.grad(net(asked.states, asked.inputs, asked.targets), [net.head.weight])
+    unadapted = torch.autograd.grad(net(*asked.arguments), [net.head.weight])
     assert not torch.allclose(gradients[0], unadapted[0], rtol=1e-2)  # it is not the start's own gradient
 
 
@@ -178,7 +179,7 @@ def test_the_start_adapts_to_new_tasks_where_another_does_not(rule: dict[str, An
         found = []
         for task in tasks[12:]:
             support, query = task.divide(config.few_shot, np.random.default_rng(9))
-            batch = batch_of(task, support, states, config.max_history)
+            batch = batch_of(task, support, states, config.max_history, few=True)
             cases = last_events(query)
             model = folded(net, config.inner(net, start, batch) if adapts else start, batch.states)
             found.append(ndcg(ranks_of(top_of_cases(model, cases, 10), cases.targets), 10).mean())
@@ -201,6 +202,19 @@ def test_a_task_is_divided_by_users() -> None:
     rest = [events for events in task.sequences if id(events) not in asked]
     for events, known in zip(rest, support, strict=True):
         np.testing.assert_array_equal(events[: len(known)], known)
+
+
+def test_few_events_are_told_apart_among_themselves() -> None:
+    states, (task, *_) = world(1)
+    net = new_net(one_step({"name": "fomaml"}))
+    some = [np.array([3, 1, 7], np.int32)]
+    few, many = (batch_of(task, some, states, 5, few=few) for few in (True, False))
+    assert (few.candidates.nonzero()[:, 0] + 1).tolist() == [1, 3, 7] and many.candidates.all()
+    table = net.table(states).detach()
+    users = net.encoder(table[torch.tensor([[3, 1]])])[0]
+    by_hand = [-(users[i] @ table[[1, 3, 7]].T).log_softmax(0)[place] for i, place in ((0, 0), (1, 2))]
+    torch.testing.assert_close(net(*few.arguments), torch.stack(by_hand).mean())
+    assert net(*many.arguments) > net(*few.arguments)
 
 
 def test_last_events_are_the_cases() -> None:
