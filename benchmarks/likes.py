@@ -3,13 +3,11 @@
 AUC is one ROC over all rows; UAUC the unweighted mean of the AUCs of users who have both labels. numpy only.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from benchmarks.accuracy import auc, user_aucs
-from benchmarks.intervals import Interval, bootstrap_ci, paired_difference, paired_p_value
+from benchmarks.intervals import Interval, bootstrap_ci
 
 RESAMPLES = 2000
 _CHUNK = 4_000_000  # row weights held at once (32 MB)
@@ -22,7 +20,7 @@ def bootstrap_aucs(
 ) -> NDArray[np.float64]:
     """AUC over the rows of users drawn with replacement -> float64 (resamples,), NaN where a draw has one class only.
 
-    `scores`, `labels`, `users`: (rows,). The same seed draws the same users, so that two models' AUCs can be paired.
+    `scores`, `labels`, `users`: (rows,).
     """
     values, liked = np.asarray(scores, np.float64), np.asarray(labels, bool)
     _, owner = np.unique(np.asarray(users), return_inverse=True)
@@ -53,31 +51,26 @@ def auc_ci(scores: ArrayLike, labels: ArrayLike, users: ArrayLike, *, seed: int 
     return float(low), float(high)
 
 
-def paired_auc(
-    a: Sequence[ArrayLike], b: Sequence[ArrayLike], labels: ArrayLike, users: ArrayLike, *, seed: int = 0
-) -> tuple[float, Interval, float]:
-    """AUC of `a` minus that of `b`, its 95 % interval over users and two-sided p-value; each averaged over its seeds.
+def user_values(scores: ArrayLike, labels: ArrayLike, users: ArrayLike) -> NDArray[np.float64]:
+    """One value per user, in order of user id, whose mean is the AUC over all rows and whose spread is its uncertainty.
 
-    `a`, `b`: one array of scores (rows,) per seed.
+    The AUC plus each user's influence on it, which is what a bootstrap over users sees to first order (B. Efron, The
+    Jackknife, the Bootstrap and Other Resampling Plans, 1982, chapter 6: the infinitesimal jackknife). So AUCs are
+    compared as any mean over users is. Raises ValueError with one class only.
     """
-    points = [np.mean([auc(scores, labels) for scores in seeds]) for seeds in (a, b)]
-    draws = [np.mean([bootstrap_aucs(s, labels, users, seed=seed) for s in seeds], axis=0) for seeds in (a, b)]
-    gap = draws[0] - draws[1]
-    gap = gap[np.isfinite(gap)]
-    low, high = np.percentile(gap, [2.5, 97.5])
-    tail = min(int((gap <= 0).sum()), int((gap >= 0).sum()))
-    return float(points[0] - points[1]), (float(low), float(high)), min(1.0, 2 * (tail + 1) / (len(gap) + 1))
-
-
-def paired_uauc(
-    a: Sequence[ArrayLike], b: Sequence[ArrayLike], labels: ArrayLike, users: ArrayLike, *, seed: int = 0
-) -> tuple[float, Interval, float] | None:
-    """The same of UAUC; None where no user has both labels."""
-    first, second = (np.mean([user_aucs(scores, labels, users) for scores in seeds], axis=0) for seeds in (a, b))
-    if not first.size:
-        return None
-    difference, interval = paired_difference(first, second, seed=seed)
-    return difference, interval, paired_p_value(first, second, seed=seed)
+    values, liked = np.asarray(scores, np.float64), np.asarray(labels, bool)
+    area = auc(values, liked)
+    if area is None:
+        raise ValueError("an AUC needs likes and dislikes")
+    _, owner = np.unique(np.asarray(users), return_inverse=True)
+    n_users, positives, negatives = int(owner.max()) + 1, int(liked.sum()), int((~liked).sum())
+    _, group = np.unique(values, return_inverse=True)
+    up, down = (np.bincount(group[mask], minlength=int(group.max()) + 1) for mask in (liked, ~liked))
+    # wins of a like over all dislikes, and of all likes over a dislike; a tie counts one half
+    won = np.where(liked, (np.cumsum(down) - down / 2)[group], (up.sum() - np.cumsum(up) + up / 2)[group])
+    share = np.where(liked, area / positives, area / negatives)
+    influence = np.bincount(owner, won / (positives * negatives) - share, minlength=n_users) * n_users
+    return np.asarray(area + influence, np.float64)
 
 
 def best_threshold(scores: ArrayLike, labels: ArrayLike) -> float:

@@ -45,8 +45,24 @@ class Metrics(Record):
     mrr: float | None = None
     coverage_10: float | None = Field(default=None, alias="coverage@10")
     auc: float | None = None
-    uauc: float | None = None
+    auc_ci95: Ci95 | None = Field(default=None, description="bootstrap over users")
+    uauc: float | None = Field(default=None, description="unweighted mean over users with likes and dislikes")
+    uauc_ci95: Ci95 | None = Field(default=None, description="bootstrap over those users")
+    uauc_users: Annotated[int, Field(ge=0)] | None = None
+    accuracy: float | None = Field(default=None, description="of calling a like at the threshold validation chose")
+    precision: float | None = None
+    recall: float | None = None
+    f1: float | None = None
     cases: Annotated[int, Field(ge=0)] | None = None
+
+    @property
+    def leading(self) -> float | None:
+        """NDCG@10, or AUC where nothing was ranked."""
+        return self.auc if self.ndcg_10 is None else self.ndcg_10
+
+    @property
+    def leading_ci95(self) -> Ci95 | None:
+        return self.auc_ci95 if self.ndcg_10 is None else self.ndcg_10_ci95
 
     @model_serializer(mode="wrap")
     def _only_what_was_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -20,9 +20,12 @@ from benchmarks.measure import Latency, latency, speedup
 from compress.accuracy import DEPTH, accuracy_of
 from compress.chain import Chain, gathered
 from compress.data.dataset import SETS, Cases, Dataset
+from compress.likes.bench import graphless_rows, like_accuracy, like_baseline_rows, logits_of
+from compress.likes.rows import LikeData
 from compress.models.folder import load_scorer, read_json, write_json
 from compress.models.mix import Scorer
 from compress.stage import Inputs, RunOptions, StageConfig
+from compress.task import task_of, valid_value
 from deploy.ranker import CPU, Ranker
 
 CUDA = ("CUDAExecutionProvider", "CPUExecutionProvider")
@@ -81,12 +84,12 @@ def bench(config: BenchConfig, inputs: Inputs, out: Path, options: RunOptions) -
     """data, baselines, every chain's prune and quantize -> `measurements.json`, `ranks.npz`, `latency.npz`."""
     dataset = Dataset.open(inputs["data"], config.domain)
     candidates = candidates_of(inputs)
-    baselines, ranks = baseline_rows(inputs["baselines"], dataset)
     not_measured: list[dict[str, str]] = []
-    given, found = given_rows(inputs, dataset, not_measured)
-    ranks |= found
-    for candidate in options.progress(candidates, "bench: accuracy", len(candidates)):
-        ranks |= _measure_accuracy(candidate, dataset)
+    if task_of(inputs["data"]) == "likes":
+        candidates = [candidate for candidate in candidates if candidate.precision == "fp32"]
+        others, evidence = _likes(candidates, inputs, dataset, config, not_measured)
+    else:
+        others, evidence = _ranking(candidates, inputs, dataset, not_measured, options)
     first = min((c.chain.seed for c in candidates), default=0)
     timed = [c for c in candidates if c.chain.seed == first]
     samples = _measure_latency(timed, inputs, dataset, config, not_measured, options)
@@ -98,10 +101,52 @@ def bench(config: BenchConfig, inputs: Inputs, out: Path, options: RunOptions) -
         rss, load = fresh_process(spec, repeats=config.cold_starts)
         candidate.row |= {"rss_mb": round(rss, 1), "load_ms": round(load, 1)}
     machine = describe_machine().model_dump(mode="json")
-    models = [candidate.row for candidate in candidates] + given + baselines
+    models = [candidate.row for candidate in candidates] + others
     write_json(out / "measurements.json", {"machine": machine, "models": models, "not_measured": not_measured})
-    np.savez(out / "ranks.npz", **ranks)  # type: ignore[arg-type]
+    for name, arrays in evidence.items():
+        np.savez(out / f"{name}.npz", **arrays)
     np.savez(out / "latency.npz", **samples)  # type: ignore[arg-type]
+
+
+Evidence = dict[str, dict[str, Any]]
+"""File -> arrays that comparisons are made of."""
+
+
+def _ranking(
+    candidates: Sequence[Candidate],
+    inputs: Inputs,
+    dataset: Dataset,
+    not_measured: list[dict[str, str]],
+    options: RunOptions,
+) -> tuple[list[dict[str, Any]], Evidence]:
+    """Fill the candidates' rows; returns the rows of what has no graph, and the ranks of all."""
+    baselines, ranks = baseline_rows(inputs["baselines"], dataset)
+    given, found = given_rows(inputs, dataset, not_measured)
+    ranks |= found
+    for candidate in options.progress(candidates, "bench: accuracy", len(candidates)):
+        ranks |= _measure_accuracy(candidate, dataset)
+    return given + baselines, {"ranks": ranks}
+
+
+def _likes(
+    candidates: Sequence[Candidate],
+    inputs: Inputs,
+    dataset: Dataset,
+    config: BenchConfig,
+    not_measured: list[dict[str, str]],
+) -> tuple[list[dict[str, Any]], Evidence]:
+    """The same of like/dislike data: accuracy is that of the logits of the model that the graph was made from."""
+    data = LikeData.open(inputs["data"], config.domain)
+    baselines, values = like_baseline_rows(inputs["baselines"], data)
+    graphless, found = graphless_rows(inputs, data, not_measured)
+    values |= found
+    for candidate in candidates:
+        accuracy, found = like_accuracy(candidate.name, logits_of(inputs, candidate.chain), data)
+        candidate.row |= _facts(candidate, dataset) | {"accuracy": accuracy}
+        values |= found
+    why = "its graphs rank a catalogue over liked histories; a row's AUC also reads what was disliked"
+    not_measured.append({"what": "AUC of INT8 graphs", "why": why})
+    return graphless + baselines, {"values": values}
 
 
 def _measure_accuracy(candidate: Candidate, dataset: Dataset) -> dict[str, NDArray[np.int32]]:
@@ -111,7 +156,12 @@ def _measure_accuracy(candidate: Candidate, dataset: Dataset) -> dict[str, NDArr
         return answers(ranker, cases, most, min(DEPTH, dataset.n_items))
 
     accuracy, ranks = accuracy_of(answer, dataset)
-    candidate.row |= {
+    candidate.row |= _facts(candidate, dataset) | {"accuracy": accuracy}
+    return {f"{candidate.name}/{name}": found for name, found in ranks.items()}
+
+
+def _facts(candidate: Candidate, dataset: Dataset) -> dict[str, Any]:
+    return {
         "name": candidate.name,
         "role": candidate.chain.role,
         "variant": candidate.chain.variant,
@@ -121,10 +171,8 @@ def _measure_accuracy(candidate: Candidate, dataset: Dataset) -> dict[str, NDArr
         "params": sum(candidate.facts["params"].values()),
         "size_bytes": size_bytes(candidate, dataset),
         "top10_overlap": read_json(candidate.folder / "parity.json")[candidate.graph.name]["top10_overlap"],
-        "accuracy": accuracy,
         "latency": [],
     }
-    return {f"{candidate.name}/{name}": found for name, found in ranks.items()}
 
 
 def baseline_rows(folder: Path, dataset: Dataset) -> tuple[list[dict[str, Any]], dict[str, NDArray[np.int32]]]:
@@ -211,7 +259,7 @@ def _measure_latency(
     queries = _queries(dataset, config)
     teacher = max(
         (c for c in candidates if c.chain.role == "teacher" and c.precision == "fp32"),
-        key=lambda c: float(c.row["accuracy"]["valid"]["ndcg@10"]),
+        key=lambda c: valid_value(c.row),
         default=None,
     )
     samples: dict[str, NDArray[np.float64]] = {}

@@ -11,11 +11,11 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from benchmarks.result import Comparison, LatencyRow, Metrics, Model, Result, StageTime
+from compress.task import TITLES
 
 # Mid-tones that keep their contrast on white and on near-black; the symbol repeats what the colour says.
 COLOURS = {"teacher": "#8b6fd6", "student": "#0e9f86", "control": "#d9822b", "baseline": "#7d8896"}
 SYMBOLS = {"teacher": "diamond", "student": "circle", "control": "square", "baseline": "triangle-up"}
-TITLES = {"ndcg@10": "NDCG@10", "auc": "AUC"}
 SEGMENTS = {
     "test": "all test users",
     "tail_items": "tail items",
@@ -50,7 +50,7 @@ def value_of(metrics: Metrics, metric: str) -> tuple[float | None, tuple[float, 
     """A metric and its interval, None where it was not measured."""
     if metric == "ndcg@10":
         return metrics.ndcg_10, metrics.ndcg_10_ci95
-    return metrics.auc, None
+    return metrics.auc, metrics.auc_ci95
 
 
 def headline_latency(model: Model, path: str = "cached") -> LatencyRow | None:

@@ -16,6 +16,7 @@ from compress.chain import Chain, gathered
 from compress.data.dataset import Dataset
 from compress.models.folder import load_array, read_json, write_json
 from compress.stage import Inputs, RunOptions, StageConfig
+from compress.task import valid_value
 from deploy.bundle import write_bundle
 from deploy.golden import Golden, record_case, record_text
 from deploy.manifest import EVIDENCE, GOLDEN, ITEMS, POPULAR, canonical_json
@@ -98,7 +99,7 @@ def bundled_graphs(row: Mapping[str, Any], rows: list[dict[str, Any]], facts: Ma
     own = [r for r in rows if (r["variant"], r["seed"]) == (row["variant"], row["seed"]) and r["precision"] == "int8"]
     if row["precision"] == "int8":
         own = [dict(row)]
-    best = max(own, key=lambda r: float(r["accuracy"]["valid"]["ndcg@10"]), default=None)
+    best = max(own, key=valid_value, default=None)
     graphs = {"fp32": facts["graphs"]["history"]["fp32"]}
     if best is not None:
         graphs["int8"] = facts["graphs"]["history"][best["quantizer"]]

@@ -13,6 +13,7 @@ from plotly.offline import get_plotlyjs
 
 from benchmarks.result import Model, Result
 from compress import charts
+from compress.task import TITLES
 
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
 
@@ -52,7 +53,7 @@ def render_report(result: Result, details: Details) -> str:
     return environment.get_template(_TEMPLATE.name).render(
         result=result,
         metric=charts.primary_metric(result),
-        metric_title=charts.TITLES[charts.primary_metric(result)],
+        metric_title=TITLES[charts.primary_metric(result)],
         leaders=leaders,
         selected=selected_model(result),
         teacher=next((model for model in leaders if model.role == "teacher"), None),

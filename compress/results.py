@@ -26,8 +26,10 @@ from benchmarks.result import (
 from compress.models.folder import read_json
 from compress.pipeline import Run, source_helps
 from compress.recipe import Recipe
+from compress.task import EVIDENCE, METRIC, valid_value
 
-Ranks = Mapping[str, NDArray[np.int32]]
+Ranks = Mapping[str, NDArray[np.int32] | NDArray[np.float64]]
+"""Ranks of cases, or values of users whose mean is the metric, by `<model>/<set>`."""
 
 
 def assemble(recipe: Recipe, run: Run) -> Result:
@@ -36,7 +38,8 @@ def assemble(recipe: Recipe, run: Run) -> Result:
     bench = run.artifacts["bench", None].path
     measured = read_json(bench / "measurements.json")
     choice = read_json(run.artifacts["select", None].path / "choice.json")
-    with np.load(bench / "ranks.npz", allow_pickle=False) as file:
+    metric = METRIC[data.get("task", "ranking")]
+    with np.load(bench / EVIDENCE[metric], allow_pickle=False) as file:
         ranks = {name: file[name] for name in file.files}
     rows = measured["models"]
     chosen = chosen_variants(rows)
@@ -58,7 +61,7 @@ def assemble(recipe: Recipe, run: Run) -> Result:
             for variant, choice in run.choices.items()
         ],
         transfer_ratio=transfer_ratio(leaders, ranks),
-        comparisons=comparisons(rows, leaders, shipped, ranks),
+        comparisons=comparisons(rows, leaders, shipped, ranks, metric),
         selected=choice["selected"],
         selection=Selection(**{key: choice[key] for key in ("reason", "budget", "front", "nearest")}),
         bundle=None if packed is None else BundleInfo(path="bundle.slim", **read_json(packed.path / "pack.json")),
@@ -72,7 +75,7 @@ def chosen_variants(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
     for row in rows:
         if row["precision"] == "fp32":
-            values[row["role"], row["variant"]].append(row["accuracy"]["valid"]["ndcg@10"])
+            values[row["role"], row["variant"]].append(valid_value(row))
     best: dict[str, tuple[float, str]] = {}
     for (role, variant), found in values.items():
         best[role] = max(best.get(role, (-1.0, "")), (float(np.mean(found)), variant))
@@ -80,9 +83,13 @@ def chosen_variants(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def per_user(names: Sequence[str], ranks: Ranks, cases: str = "test") -> NDArray[np.float64] | None:
-    """NDCG@10 of every case, averaged over the models named (seeds); None where one was not measured on these cases."""
+    """NDCG@10 of every case (of like/dislike data: the value of every user), averaged over the models named (seeds);
+    None where one was not measured on these cases."""
     found = [ranks[f"{name}/{cases}"] for name in names if f"{name}/{cases}" in ranks]
-    return np.mean([ndcg(r, 10) for r in found], axis=0) if found and len(found) == len(names) else None
+    if not found or len(found) < len(names):
+        return None
+    gains = [ndcg(r.astype(np.int32), 10) if r.dtype.kind == "i" else r.astype(np.float64) for r in found]
+    return np.asarray(np.mean(gains, axis=0), np.float64)
 
 
 def transfer_ratio(leaders: Mapping[str, Sequence[str]], ranks: Ranks) -> float | None:
@@ -99,6 +106,7 @@ def comparisons(
     leaders: Mapping[str, Sequence[str]],
     shipped: Mapping[str, Any] | None,
     ranks: Ranks,
+    metric: str = "ndcg@10",
 ) -> list[Comparison]:
     """Paired differences over test users: the chosen of each role, teachers among themselves, what ships against its
     fp32. Holm-corrected together."""
@@ -116,16 +124,15 @@ def comparisons(
         fp32 = next(name for name in own if name.endswith("-fp32"))
         pairs += [(name, [name], fp32, [fp32]) for name in own if name != fp32]
     found = [
-        (_label(a, one), _label(b, two), first, second)
+        (name, _label(a, one), _label(b, two), first, second)
+        for name, cases in [(metric, "test"), *([("uauc", "test/uauc")] if metric == "auc" else [])]
         for a, one, b, two in pairs
-        if (first := per_user(one, ranks)) is not None and (second := per_user(two, ranks)) is not None
+        if (first := per_user(one, ranks, cases)) is not None and (second := per_user(two, ranks, cases)) is not None
     ]
-    p_values = [paired_p_value(first, second) for _, _, first, second in found]
+    p_values = [paired_p_value(first, second) for *_, first, second in found]
     return [
-        Comparison(
-            a=a, b=b, metric="ndcg@10", difference=difference, ci95=ci95, users=len(first), p=p, p_holm=corrected
-        )
-        for (a, b, first, second), p, corrected in zip(found, p_values, holm(p_values), strict=True)
+        Comparison(a=a, b=b, metric=name, difference=difference, ci95=ci95, users=len(first), p=p, p_holm=corrected)
+        for (name, a, b, first, second), p, corrected in zip(found, p_values, holm(p_values), strict=True)
         for difference, ci95 in [paired_difference(first, second)]
     ]
 

@@ -8,6 +8,7 @@ from pydantic import Field, PositiveFloat
 
 from compress.models.folder import read_json, write_json
 from compress.stage import Inputs, RunOptions, StageConfig
+from compress.task import TITLES, leading, valid_value
 
 Row = Mapping[str, Any]
 
@@ -41,13 +42,14 @@ def choose(config: SelectConfig, rows: Sequence[Row]) -> dict[str, Any]:
         misses = "; ".join(f"{row['name']}: {_words(excess[row['name']])}" for row in nearest)
         reason = f"no candidate is inside the budget; nearest: {misses or 'there are no candidates'}"
         return {"selected": None, "reason": reason, "nearest": [row["name"] for row in nearest], **common}
-    best = max(inside, key=lambda row: _valid(_fp32(row, rows) or row))
+    best = max(inside, key=lambda row: valid_value(_fp32(row, rows) or row))
     own = [row for row in inside if (row["variant"], row["seed"]) == (best["variant"], best["seed"])]
     fp32 = _fp32(best, rows)
     fast = [row for row in own if fp32 not in own or fp32 is None or not _slower(row, fp32)]
     chosen = min(fast, key=lambda row: (row["size_bytes"], row["name"]))
+    metric = TITLES[leading(chosen)[0]]
     reason = (
-        f"{chosen['name']}: best validation NDCG@10 inside the budget ({_valid(chosen):.4f}), "
+        f"{chosen['name']}: best validation {metric} inside the budget ({valid_value(chosen):.4f}), "
         f"{chosen['size_bytes'] / 1e6:.3f} MB, p95 {_cpu(chosen)['p95_ms']:.3f} ms"
     )
     left = [row["name"] for row in own if row not in fast]
@@ -60,7 +62,7 @@ def front(rows: Sequence[Row]) -> list[str]:
     """Names of the candidates that no other beats in validation NDCG@10, p95 and bytes at once."""
 
     def costs(row: Row) -> tuple[float, float, float]:
-        return -_valid(row), _cpu(row)["p95_ms"], row["size_bytes"]
+        return -valid_value(row), _cpu(row)["p95_ms"], row["size_bytes"]
 
     def beaten(row: Row) -> bool:
         own = costs(row)
@@ -73,7 +75,7 @@ def _excess(config: SelectConfig, row: Row, rows: Sequence[Row]) -> dict[str, fl
     """By how much, relative to the limit, each limit is exceeded; empty inside the budget."""
     found: dict[str, float] = {}
     fp32 = _fp32(row, rows)
-    drop = 1 - _valid(row) / _valid(fp32) if fp32 is not None and _valid(fp32) > 0 else 0.0
+    drop = 1 - valid_value(row) / valid_value(fp32) if fp32 is not None and valid_value(fp32) > 0 else 0.0
     checks: list[tuple[str, float | None, Callable[[], float]]] = [
         ("max_size_mb", config.max_size_mb, lambda: row["size_bytes"] / 1e6),
         ("max_p95_ms", config.max_p95_ms, lambda: float(_cpu(row)["p95_ms"])),
@@ -97,10 +99,6 @@ def _fp32(row: Row, rows: Sequence[Row]) -> Row | None:
 def _slower(row: Row, fp32: Row) -> bool:
     """Slower than its own fp32 by the median of the rounds: one disturbed round must not make it look as fast."""
     return row is not fp32 and _cpu(row)["ratio_to_fp32"]["median"] < 1.0
-
-
-def _valid(row: Row) -> float:
-    return float(row["accuracy"]["valid"]["ndcg@10"])
 
 
 def _cpu(row: Row) -> Row:

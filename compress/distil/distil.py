@@ -21,6 +21,7 @@ from compress.models.folder import load_text, write_model
 from compress.models.text import TextEncoder
 from compress.stage import Inputs, RunOptions, Shorthand, Skip, StageConfig
 from compress.store import file_sha256, link_tree
+from compress.task import task_of
 from compress.training import Training, seed_everything, validation_ranks
 from deploy.errors import UsageError
 
@@ -47,6 +48,21 @@ def distil(config: DistilConfig, inputs: Inputs, out: Path, options: RunOptions)
         wanted = teacher_text(teacher).encode(texts)
         error = train_text(encoder, texts, wanted, VectorMSE(), config.student.training, rng, options, "distil text")
         write_text(out, encoder, error, teacher)
+    elif task_of(inputs["data"]) == "likes":
+        # imported here: the like/dislike head is trained with the students of this package
+        from compress.likes.stages import train_likes_student
+
+        train_likes_student(
+            config.student,
+            config.loss,
+            config.training,
+            config.domain,
+            config.seed,
+            inputs["data"],
+            teacher,
+            out,
+            options,
+        )
     else:
         dataset, teaching = Dataset.open(inputs["data"], config.domain), Teaching(teacher)
         student = new_student(config.student, dataset, teaching, config.seed)

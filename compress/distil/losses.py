@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat
 from torch import Tensor
+from torch.nn import functional
 
 from compress.stage import Entry, Shorthand, Skip
 
@@ -35,4 +36,22 @@ class VectorMSE(Entry):
         return (student - teacher).square().mean() / variance
 
 
-SequenceLoss = Annotated[ListwiseKL | Skip, Field(discriminator="name"), Shorthand]
+class SoftLabels(Entry):
+    """Binary cross-entropy against the teacher's probability of a like, for like/dislike rows.
+
+    Hinton et al. 2015, section 2, with two classes; what the user said has the rest of the weight.
+    """
+
+    name: Literal["soft_labels"] = "soft_labels"
+    weight: Annotated[float, Field(ge=0.0, le=1.0)] = 0.7
+    temperature: PositiveFloat = 1.0
+
+    def __call__(self, logits: Tensor, labels: Tensor, teacher: Tensor) -> Tensor:
+        """logits, labels (0 and 1) and the teacher's logits, (rows,) float each -> mean over rows, in nats."""
+        hard = functional.binary_cross_entropy_with_logits(logits, labels)
+        wanted = (teacher / self.temperature).sigmoid()
+        soft = functional.binary_cross_entropy_with_logits(logits / self.temperature, wanted)
+        return (1 - self.weight) * hard + self.weight * self.temperature**2 * soft
+
+
+SequenceLoss = Annotated[ListwiseKL | SoftLabels | Skip, Field(discriminator="name"), Shorthand]

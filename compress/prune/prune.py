@@ -23,6 +23,7 @@ from compress.prune.layers import check_encoder, prune_layers, prune_widths
 from compress.prune.vocabulary import prune_vocabulary
 from compress.stage import Entry, Inputs, RunOptions, Shorthand, Skip, StageConfig
 from compress.store import link_tree
+from compress.task import task_of
 from compress.training import Training, seed_everything, windows
 from deploy.errors import UsageError
 
@@ -71,6 +72,8 @@ def prune(config: PruneConfig, inputs: Inputs, out: Path, options: RunOptions) -
         isinstance(config.sequence, Skip) and isinstance(config.text, Skip)
     ):
         raise UsageError("prune: a teacher that is a mix is served whole; give its variant prune: none")
+    if sequence is not None and not isinstance(config.sequence, Skip) and task_of(inputs["data"]) == "likes":
+        raise UsageError("prune: like/dislike models are not pruned yet; give their variants prune: none")
     rng = seed_everything(config.seed, options)
     if sequence is not None and isinstance(config.sequence, StructuredSequence):
         _prune_sequence(sequence, config.sequence, config, inputs, rng, out, options)

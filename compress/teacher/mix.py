@@ -21,11 +21,13 @@ from benchmarks.accuracy import ndcg, ranks_of, top_rows
 from compress.baselines.run import fitted
 from compress.chain import gathered
 from compress.data.dataset import Cases, Dataset
+from compress.likes.mix import mix_likes
 from compress.models.folder import load_array, load_scorer, load_text, read_json, write_model
 from compress.models.mix import ItemBias, ItemItem, Member, MemberFacts, Mix
 from compress.models.sequence import SequenceModel
 from compress.stage import Inputs, RunOptions, StageConfig
 from compress.store import link_tree
+from compress.task import task_of
 from compress.teacher.cache import CachedScores, cached_scores
 from compress.training import seed_everything
 from deploy.errors import UsageError
@@ -61,6 +63,9 @@ def mix(config: MixConfig, inputs: Inputs, out: Path, options: RunOptions) -> No
     cached scores and validation ranks of the mix. Without members the teacher goes on as it is."""
     if not config.members:
         link_tree(inputs["target"], out)
+        return
+    if task_of(inputs["data"]) == "likes":
+        mix_likes(config.members, config.folds, config.seed, config.domain, inputs, out, options)
         return
     rng = seed_everything(config.seed, options)
     dataset = Dataset.open(inputs["data"], config.domain)

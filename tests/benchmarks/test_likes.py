@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.accuracy import auc, uauc
-from benchmarks.likes import best_threshold, bootstrap_aucs, decision, paired_auc, paired_uauc, summarise_likes
+from benchmarks.intervals import bootstrap_ci, paired_difference
+from benchmarks.likes import auc_ci, best_threshold, bootstrap_aucs, decision, summarise_likes, user_values
 
 LABELS = [1, 0, 1, 0, 1, 0]
 USERS = [7, 7, 8, 8, 9, 9]
@@ -42,24 +43,29 @@ def test_a_draw_of_one_user_is_the_auc_itself(rows: list[tuple[int, bool]]) -> N
     assert np.isnan(found).all() if wanted is None else found == pytest.approx(wanted)
 
 
-def test_a_paired_difference_is_of_the_same_users() -> None:
+def test_user_values_average_to_the_auc_and_spread_as_the_bootstrap() -> None:
     rng = np.random.default_rng(0)
-    users = np.repeat(np.arange(50), 8)
-    labels = rng.random(400) < 0.5
-    good, noise = labels + rng.normal(0, 0.5, 400), rng.normal(size=400)
-    difference, (low, high), p = paired_auc([good], [noise], labels, users)
-    assert difference == pytest.approx((auc(good, labels) or 0) - (auc(noise, labels) or 0))
-    assert low > 0.2 and low < difference < high and p < 0.01
-    assert paired_auc([good], [good], labels, users)[:2] == (0.0, (0.0, 0.0))
-    own = paired_uauc([good], [noise], labels, users)
-    assert own is not None and own[1][0] > 0.2
-    assert paired_uauc([good], [noise], labels, np.arange(400)) is None
+    users = np.repeat(np.arange(80), rng.integers(1, 12, 80))
+    labels = rng.random(len(users)) < rng.random(80)[users]
+    good = labels + rng.normal(0, 0.7, len(users)) + rng.normal(0, 0.5, 80)[users]
+    rough = np.round(good + rng.normal(0, 1, len(users)))
+    values = [user_values(scores, labels, users) for scores in (good, rough)]
+    for scores, found in zip((good, rough), values, strict=True):
+        assert found.mean() == pytest.approx(auc(scores, labels)) and found.shape == (80,)
+        assert bootstrap_ci(found) == pytest.approx(auc_ci(scores, labels, users), abs=0.012)
+    draws = bootstrap_aucs(good, labels, users) - bootstrap_aucs(rough, labels, users)  # the same users drawn
+    difference, interval = paired_difference(*values)
+    assert difference == pytest.approx((auc(good, labels) or 0) - (auc(rough, labels) or 0))
+    assert interval == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=0.012)
 
 
-def test_seeds_are_averaged_before_the_difference() -> None:
-    labels, users = [1, 0, 1, 0], [1, 1, 2, 2]
-    right, wrong = [1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0]
-    assert paired_auc([right, wrong], [wrong], labels, users)[0] == 0.5
+def test_user_values_by_hand() -> None:
+    """AUC 1/2: user 1 wins its own pair and each user splits the pairs with the other; user 2 loses its own."""
+    found = user_values([4, 3, 1, 2], [1, 0, 1, 0], [1, 1, 2, 2])
+    # user 1's like beats both dislikes, its dislike is beaten once: 2 * (2/4 + 1/4 - 2 * 0.25) + 0.5
+    assert found == pytest.approx([0.5 + 2 * (3 / 4 - 0.5), 0.5 + 2 * (1 / 4 - 0.5)])
+    with pytest.raises(ValueError, match="likes and dislikes"):
+        user_values([1.0], [1], [1])
 
 
 def test_the_threshold_makes_the_most_rows_right() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from compress.chain import Chain, gathered, gathered_name
-from compress.gate import best_teacher, check_gate, choose_teacher, per_user_ndcg
+from compress.gate import best_teacher, check_gate, choose_teacher, per_user
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ ONE, THREE, SEVEN, NONE = 1.0, 0.5, 1 / 3, 0.0
 def test_the_gate_averages_seeds_and_takes_the_best_control(folder):
     teachers = [folder("t0", [1, 3, 0]), folder("t1", [3, 3, 11])]
     weak, strong = [folder("w", [0, 0, 0])], [folder("s0", [3, 7, 7]), folder("s1", [3, 3, 0])]
-    np.testing.assert_allclose(per_user_ndcg(teachers), [(ONE + THREE) / 2, THREE, NONE])
+    np.testing.assert_allclose(per_user(teachers), [(ONE + THREE) / 2, THREE, NONE])
     gate = check_gate(teachers, [weak, strong])
     assert gate.teacher_valid == pytest.approx((0.75 + 0.5 + 0) / 3)
     assert gate.control_valid == pytest.approx((0.5 + (1 / 3 + 0.5) / 2 + 1 / 6) / 3)

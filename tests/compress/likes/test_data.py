@@ -102,9 +102,9 @@ def test_mistakes_name_their_line_and_column(write: Write, load: Load, line: str
 
 
 def test_missing_files_and_columns_are_named(write: Write, load: Load, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="valid.inter missing beside tiny.test.inter"):
+    with pytest.raises(UsageError, match=r"valid\.inter missing beside tiny\.test\.inter"):
         load(write(valid=None))
-    with pytest.raises(UsageError, match="no .test.inter"):
+    with pytest.raises(UsageError, match=r"no \.test\.inter"):
         load(tmp_path)
     (tmp_path / "tiny" / "tiny.valid.inter").write_text("user_id:token\titem_id:token\trating:float\nu1\ta\t1\n")
     with pytest.raises(UsageError, match="missing column item_id_list"):
@@ -138,7 +138,7 @@ def test_without_training_rows_shots_leave_validation(write: Write, load: Load) 
     users = {(int(u), int(i)) for u, i in zip(data["train"].users, data["train"].items, strict=True)}
     assert users.isdisjoint(zip(data["valid"].users.tolist(), data["valid"].items.tolist(), strict=True))
     assert json.loads((out / "dataset.json").read_text("utf-8"))["domains"]["target"]["shots_from"] == "valid"
-    with pytest.raises(UsageError, match="no .train.inter; set split.shots"):
+    with pytest.raises(UsageError, match=r"no \.train\.inter; set split\.shots"):
         load(folder)
 
 

@@ -1,0 +1,116 @@
+"""Tables of like/dislike recipes: AUC, UAUC and the decision, with machine, versions and commit.
+
+`python -m benchmarks.like_tables collm-ml1m tallrec-book:16 tallrec-book:64` runs each recipe with three seeds (with
+`:N` on three draws of N training rows) and writes `benchmarks/results/RECIPE[-N].{json,md}`.
+"""
+
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+
+from benchmarks.result import Ci95, Model, Result
+from benchmarks.runs import run_recipe
+from benchmarks.tables import RESULTS, SEEDS
+
+DRAWS = (0, 1, 2)
+
+
+def main(wanted: Sequence[str]) -> None:
+    """Run each (resumable as any run) and write its table."""
+    for name in wanted:
+        recipe, _, shots = name.partition(":")
+        label = f"{recipe}-{shots}" if shots else recipe
+        draws = [[f"data.split.shots={shots}", f"data.seed={seed}"] for seed in DRAWS] if shots else [[SEEDS]]
+        results = []
+        for number, overrides in enumerate(draws):
+            out = Path("runs") / f"{label}-{number}"
+            run_recipe(recipe, out, overrides)
+            results.append(Result.model_validate_json((out / "result.json").read_text("utf-8")))
+        RESULTS.mkdir(exist_ok=True)
+        whole = [json.loads(result.to_json()) for result in results]
+        (RESULTS / f"{label}.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+        (RESULTS / f"{label}.md").write_text(markdown(results), encoding="utf-8")
+
+
+def markdown(results: Sequence[Result]) -> str:
+    """One row per variant: means over seeds or draws; intervals are those of the first."""
+    first = results[0]
+    lines = [
+        "| model | role | AUC valid | test | 95 % | UAUC test | 95 % | accuracy | F1 | MB | p50 ms |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    groups: dict[tuple[str, str], list[Model]] = defaultdict(list)
+    for result in results:
+        for model in result.models:
+            groups[model.role, model.variant].append(model)
+    lines += [_row(variant, role, models, first) for (role, variant), models in groups.items()]
+    users = next((m.accuracy.test.uauc_users for m in first.models), None)
+    data, machine = first.dataset, first.machine
+    what = (
+        f"means over {len(results)} draws of the training rows"
+        if len(results) > 1
+        else (f"means over seeds {first.protocol.seeds}")
+    )
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    lines += [
+        "",
+        f"{data.name}: {data.users} users, {data.items} items, {data.interactions} rows; the published split; {what}; "
+        f"95 % intervals over users of the first; UAUC over the {users or 0} test users with likes and dislikes; "
+        "decisions at the threshold that validation chose; * chosen by validation among its role.",
+        *_comparisons(first),
+        f"- {machine.cpu}, {machine.cores} cores; {versions}; commit {first.commit}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(variant: str, role: str, models: Sequence[Model], first: Result) -> str:
+    lead = models[0]
+    ships = any(model.name == first.selected for model in models)
+    tests = [model.accuracy.test for model in models]
+    timed = next((row for row in lead.latency if (row.path, row.runtime) == ("cached", "onnxruntime")), None)
+    cells = [
+        f"**{variant}** (ships)" if ships else variant,
+        role + (" *" if lead.chosen else ""),
+        _mean([model.accuracy.valid.auc for model in models]),
+        _mean([test.auc for test in tests]),
+        _interval(lead.accuracy.test.auc_ci95),
+        _mean([test.uauc for test in tests]),
+        _interval(lead.accuracy.test.uauc_ci95),
+        _mean([test.accuracy for test in tests]),
+        _mean([test.f1 for test in tests]),
+        f"{lead.size_bytes / 1e6:.2f}" if timed and lead.size_bytes else "",
+        f"{timed.p50_ms:.3f}" if timed else "",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _comparisons(result: Result) -> list[str]:
+    lines = []
+    for found in result.comparisons:
+        low, high = found.ci95
+        verdict = "a tie" if low <= 0 <= high else ("higher" if low > 0 else "lower")
+        gap = f"{found.difference:+.4f} [{low:+.4f}, {high:+.4f}]"
+        lines.append(f"- {found.a} - {found.b}, {found.metric.upper()}: {gap}, {verdict}")
+    if result.gate:
+        word = "passed" if result.gate.passed else "failed"
+        lines.append(
+            f"- teacher gate {word}: AUC {result.gate.teacher_valid:.4f} against the control's "
+            f"{result.gate.control_valid:.4f} on validation"
+        )
+    return lines
+
+
+def _mean(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{fmean(known):.4f}" if known else ""
+
+
+def _interval(ci95: Ci95 | None) -> str:
+    return f"{ci95[0]:.3f}-{ci95[1]:.3f}" if ci95 else ""
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

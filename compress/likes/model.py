@@ -1,0 +1,110 @@
+"""The like/dislike head: how likely user and item vector make a like.
+
+logit = user vector . item vector + bias. Two coordinates of the item table carry the leanings: in the last but one
+every item has a 1, so that the user vector's is the user's leaning; in the last the user vector is held at 1, so that
+the item vector's is the item's. A disliked item of the history enters as its vector plus one that all dislikes share, a
+liked one as it is. So over liked histories the item table ranks the catalogue by how likely a like is, with the graph
+of any sequence model.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from compress.distil.sequence import StudentInTraining
+from compress.likes.rows import Rows
+from compress.models.folder import load_array, load_sequence
+from compress.models.sequence import SequenceEncoder, SequenceModel
+from compress.teacher.two_level import TwoLevelTeacher
+
+_BATCH = 1024
+
+
+Parts = TwoLevelTeacher | StudentInTraining
+"""What a head is trained with."""
+
+
+class LikesHead(nn.Module):
+    """The shared vector of dislikes (dim,) and the bias, a scalar."""
+
+    def __init__(self, dim: int, bias: float = 0.0) -> None:
+        super().__init__()
+        self.disliked = nn.Parameter(torch.randn(dim) * 0.02)
+        self.bias = nn.Parameter(torch.tensor(bias))
+
+    def forward(self, table: Tensor, encoder: SequenceEncoder, history: Tensor, likes: Tensor, items: Tensor) -> Tensor:
+        """table (n_items + 1, dim) as `with_leanings` gives it; history (batch, length) int64 rows, oldest first,
+        padded with 0 on the left; likes (batch, length) of 0 and 1; items (batch,) int64 rows -> logits (batch,)."""
+        known = history > 0
+        vectors = table[history] + (known.float() - likes)[:, :, None] * self.disliked
+        users = encoder.last(encoder.dropout(vectors), known)
+        logits: Tensor = (users * table[items]).sum(-1) + self.bias
+        return logits
+
+
+def with_leanings(table: Tensor) -> Tensor:
+    """The table with a 1 in the last but one coordinate of every item; row 0 stays zero."""
+    ones = torch.ones(len(table), 1, device=table.device)
+    ones[0] = 0.0
+    return torch.cat([table[:, :-2], ones, table[:, -1:]], dim=1)
+
+
+@torch.no_grad()
+def hold_leaning(encoder: SequenceEncoder) -> None:
+    """Hold the last coordinate of every user vector at 1."""
+    encoder.norm.weight[-1] = 0.0
+    encoder.norm.bias[-1] = 1.0
+
+
+class LikesModel(nn.Module):
+    """A sequence model over a table with leanings, and its head."""
+
+    def __init__(self, sequence: SequenceModel, head: LikesHead) -> None:
+        super().__init__()
+        self.sequence, self.head = sequence, head
+
+    @torch.no_grad()
+    def logits(self, rows: Rows) -> NDArray[np.float64]:
+        """Log-odds of a like, float64 (rows,)."""
+        self.eval()
+        history, likes = rows.newest(self.sequence.max_history)
+        device = self.sequence.device
+        found = [
+            self.head(
+                self.sequence.item_table,
+                self.sequence.encoder,
+                *(torch.from_numpy(a[part]).to(device) for a in (history, likes, rows.items.astype(np.int64))),
+            )
+            for part in _parts(len(rows))
+        ]
+        return torch.cat(found).double().cpu().numpy() if found else np.zeros(0)
+
+    def arrays(self) -> dict[str, NDArray[np.float32]]:
+        """The head as arrays of a model folder; the sequence model is its own part."""
+        return {
+            "disliked": self.head.disliked.detach().cpu().numpy(),
+            "like_bias": self.head.bias.detach().cpu().numpy(),
+        }
+
+    @classmethod
+    def load(cls, folder: Path) -> "LikesModel | None":
+        """What a model folder holds, None where it has no like/dislike head."""
+        sequence, disliked, bias = (
+            load_sequence(folder),
+            load_array(folder, "disliked"),
+            load_array(folder, "like_bias"),
+        )
+        if sequence is None or disliked is None or bias is None:
+            return None
+        head = LikesHead(len(disliked), float(bias))
+        with torch.no_grad():
+            head.disliked.copy_(torch.from_numpy(disliked))
+        return cls(sequence, head).eval()
+
+
+def _parts(n: int) -> Iterator[slice]:
+    return (slice(start, min(start + _BATCH, n)) for start in range(0, n, _BATCH))

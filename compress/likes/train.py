@@ -1,0 +1,97 @@
+"""Training of like/dislike models: teachers, students and controls alike."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from benchmarks.accuracy import auc
+from compress.distil.losses import SoftLabels
+from compress.likes.model import LikesHead, LikesModel, Parts, hold_leaning, with_leanings
+from compress.likes.rows import LikeData, Rows
+from compress.stage import RunOptions
+from compress.training import Fit, Training, fit
+
+Table = Callable[[int, Tensor], Tensor]
+"""(epoch, the rows of a batch) -> item vectors (n_items + 1, dim)."""
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What a teacher says of the training rows, logits (rows,) float32, and how a student learns from it."""
+
+    loss: SoftLabels
+    logits: Tensor
+
+
+class LikesTraining(nn.Module):
+    """A teacher or student (`parts`) with a head, in training."""
+
+    def __init__(self, parts: Parts, bias: float) -> None:
+        super().__init__()
+        self.parts, self.head = parts, LikesHead(parts.encoder.shape.dim, bias)
+
+    def logits(self, table: Tensor, history: Tensor, likes: Tensor, items: Tensor) -> Tensor:
+        hold_leaning(self.parts.encoder)
+        logits: Tensor = self.head(with_leanings(table), self.parts.encoder, history, likes, items)
+        return logits
+
+    @torch.no_grad()
+    def folded(self) -> LikesModel:
+        """The model as it stands, over one folded table."""
+        hold_leaning(self.parts.encoder)
+        sequence = self.parts.folded()
+        sequence.item_table.copy_(with_leanings(sequence.item_table))
+        head = LikesHead(len(self.head.disliked))
+        head.load_state_dict(self.head.state_dict())
+        return LikesModel(sequence, head.to(sequence.device)).eval()
+
+
+def train_likes(
+    module: LikesTraining,
+    groups: Sequence[tuple[Sequence[nn.Parameter], float]],
+    table: Table,
+    data: LikeData,
+    rows: Rows,
+    taught: Taught | None,
+    training: Training,
+    rng: np.random.Generator,
+    options: RunOptions,
+    what: str,
+) -> Fit:
+    """Fit `module` to `rows`; the state that validates best (AUC) stays."""
+    most = module.parts.encoder.shape.max_history
+    labels = torch.from_numpy(rows.labels.astype(np.float32))
+    asked = rows.items.astype(np.int64)
+
+    def epoch(number: int) -> Iterator[Tensor]:
+        seen = rows if data.ordered else reordered(rows, rng)
+        history, likes = seen.newest(most)
+        for index in np.array_split(rng.permutation(len(rows)), -(-len(rows) // training.batch_size)):
+            batch = [torch.from_numpy(a[index]).to(options.device) for a in (history, likes, asked)]
+            logits = module.logits(table(number, torch.cat([batch[0].flatten(), batch[2]])), *batch)
+            wanted = labels[index].to(options.device)
+            if taught is None:
+                yield functional.binary_cross_entropy_with_logits(logits, wanted)
+            else:
+                yield taught.loss(logits, wanted, taught.logits[index].to(options.device))
+
+    def validate(_number: int) -> float:
+        return auc(module.folded().logits(data["valid"]), data["valid"].labels) or 0.0
+
+    return fit(module, groups, training, epoch, validate, options, what, rng=rng, metric="AUC")
+
+
+def log_odds_of_all(rows: Rows) -> float:
+    """The bias to start from: the log-odds of an average row, a like and a dislike added."""
+    liked = int(rows.labels.sum())
+    return float(np.log((liked + 1) / (len(rows) - liked + 1)))
+
+
+def reordered(rows: Rows, rng: np.random.Generator) -> Rows:
+    """Histories without an order, in another one."""
+    order = np.lexsort((rng.random(len(rows.history)), rows.owners()))
+    return replace(rows, history=rows.history[order], history_likes=rows.history_likes[order])
