@@ -11,7 +11,7 @@ from compress.stage import Stage
 from deploy.errors import UsageError
 
 MAX_BYTES = 1_000_000
-PATHS = ("from", "backbone", "key", "vectors", "ids", "user_vectors", "user_ids", "lists")
+PATHS = ("from", "backbone", "model", "adapter", "key", "vectors", "ids", "user_vectors", "user_ids", "lists")
 """Fields that may name a file or folder."""
 
 

@@ -17,6 +17,7 @@ from compress.models.text import Pooling, TextEncoder, TextShape
 from compress.models.tokens import bounded, ended
 from compress.stage import Entry, Skip
 from compress.store import file_sha256
+from compress.teacher.adapter import FILES, check_adapter, merge_adapter
 from compress.teacher.gguf import converted
 from compress.teacher.random_bert import RandomBert
 from deploy.errors import UsageError
@@ -34,12 +35,14 @@ logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 class Pretrained(Entry):
     """A Hugging Face encoder of the BERT family or decoder of the Llama family, by hub name, folder or GGUF file.
 
-    `pooling` makes one vector of a text's tokens: their `mean`, or the `last` token's state.
+    `pooling` makes one vector of a text's tokens: their `mean`, or the `last` token's state. `adapter` is a folder
+    with a LoRA adapter of that model, as peft saves it: it is merged into the weights.
     """
 
     name: Literal["pretrained"] = "pretrained"
     model: str = "sentence-transformers/all-MiniLM-L6-v2"
     pooling: Pooling = "mean"
+    adapter: str | None = None
 
     def place(self) -> Path | None:
         """Its folder or GGUF file on this machine; None where the hub's cache has to answer. Raises UsageError."""
@@ -58,11 +61,14 @@ class Pretrained(Entry):
 
     def digests(self) -> dict[str, str]:
         """SHA-256 of every file the encoder is read from, by name. Raises UsageError."""
-        place = self.place()
+        place, own = self.place(), {}
+        if self.adapter is not None:
+            check_adapter(Path(self.adapter))
+            own = {f"adapter/{name}": file_sha256(Path(self.adapter) / name) for name in FILES}
         if place is None:
-            return {}
+            return own
         files = [place] if _is_gguf(place) else [place / name for name in _files(place)]
-        return {file.name: file_sha256(file) for file in files if file.is_file()}
+        return {file.name: file_sha256(file) for file in files if file.is_file()} | own
 
     def family(self) -> Family | None:
         """Its family as far as this machine tells without loading it."""
@@ -78,7 +84,10 @@ class Pretrained(Entry):
         del texts, seed
         place = self.place()
         source = self.model if place is None else converted(place) if _is_gguf(place) else place
-        return load_backbone(source, max_tokens, self.pooling)
+        encoder = load_backbone(source, max_tokens, self.pooling)
+        if self.adapter is not None:
+            merge_adapter(encoder.lm, Path(self.adapter))
+        return encoder
 
 
 def load_backbone(source: str | Path, max_tokens: int, pooling: Pooling = "mean") -> TextEncoder:
