@@ -70,9 +70,8 @@ class Batch:
 
 
 class InnerLoop(Entry):
-    """Full-batch steps on the support. `adam` forgets no direction but has no momentum, as in Nichol et al."""
+    """Steps on the whole support at once; `adam` is without momentum, as in Nichol et al. 2018."""
 
-    name: Literal["inner_loop"] = "inner_loop"
     steps: PositiveInt = 5
     learning_rate: PositiveFloat = 2e-3
     optimizer: Literal["sgd", "adam"] = "adam"

@@ -36,7 +36,7 @@ def merged(domains: Mapping[str, Dataset]) -> tuple[Dataset, Tensor]:
         item_ids=[f"{name}:{item}" for name, part in domains.items() for item in part.item_ids],
         titles=[title for part in sets for title in part.titles],
         texts=[text for part in sets for text in part.texts],
-        attributes={},
+        attributes={"domain": [name for name, part in domains.items() for _ in range(part.n_items)]},
         users=[f"{name}:{user}" for name, part in domains.items() for user in part.users],
         offsets=np.concatenate([[0], *(part.offsets[1:] + at for part, at in zip(sets, first_event, strict=False))]),
         items=_moved([part.items for part in sets], first_item),

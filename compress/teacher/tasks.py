@@ -56,7 +56,8 @@ class UserGroups(Entry):
 
 
 class Attribute(Entry):
-    """The items of each value of an attribute, such as a genre, and what users did with them.
+    """The items of each value of an attribute, such as a genre, and what users did with them. Sources that are learned
+    mixed have the attribute `domain`.
 
     An item with several values is in several tasks, so that tasks held out have items in common with the others.
     """

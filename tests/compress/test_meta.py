@@ -25,6 +25,7 @@ from compress.teacher.meta import (
     folded,
     meta_train,
 )
+from compress.teacher.several import merged
 from compress.teacher.tasks import Attribute, Task, UserGroups, last_events
 from compress.teacher.transfer import SourceConfig, TargetConfig, train_source, train_target
 from compress.training import top_of_cases
@@ -250,6 +251,15 @@ def test_values_of_a_list_are_split(film_dataset: Dataset) -> None:
     assert [task.name for task in tasks] == ["Drama"]
     with pytest.raises(UsageError, match=r"tasks.attribute: unknown attribute; allowed: .*'clas'"):
         Attribute(attribute="clas")(film_dataset, np.random.default_rng(0))
+
+
+def test_mixed_sources_are_tasks_too(film_data: Path) -> None:
+    domains = {name: Dataset.open(film_data, name) for name in ("source", "target")}
+    first, second = Attribute(attribute="domain")(merged(domains)[0], np.random.default_rng(0))
+    assert (first.name, second.name) == ("source", "target")
+    for task, dataset in ((first, domains["source"]), (second, domains["target"])):
+        expected = [events.tolist() for events in dataset.train_sequences() if len(events) > 1]
+        assert [events.tolist() for events in task.sequences] == expected
 
 
 def test_tasks_without_users_to_ask_do_not_count() -> None:
