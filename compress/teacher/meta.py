@@ -153,7 +153,7 @@ class Meta(EncoderSizes):
 
     @property
     def training(self) -> Training:
-        """The outer loop, as `fit` takes it."""
+        """The outer loop, as `fit` takes it: its warm-up and decay scale the outer steps too."""
         return Training(
             epochs=self.epochs,
             learning_rate=self.rule.learning_rate,
