@@ -83,7 +83,7 @@ def liked_events(users: list[str], parts: Mapping[Split, Rows]) -> tuple[Events,
     Training rows' likes train. A user's validation and test cases are the first like that such rows ask about, with
     an event before it: the catalogue is ranked for what the bundle serves, while accuracy is measured on the rows.
     """
-    events: list[dict[int, str]] = [{} for _ in users]  # row -> the split that showed it first
+    events: list[dict[int, tuple[str, float]]] = [{} for _ in users]  # row -> the split and time that showed it first
     asked: dict[Split, dict[int, int]] = {split: {} for split in SPLITS}
     for split in SPLITS:
         rows = parts[split]
@@ -91,19 +91,20 @@ def liked_events(users: list[str], parts: Mapping[Split, Rows]) -> tuple[Events,
         for i in order.tolist():
             user, own = int(rows.users[i]), events[int(rows.users[i])]
             part = slice(rows.offsets[i], rows.offsets[i + 1])
+            time = float(len(own)) if rows.times is None else float(rows.times[i])
             for item in rows.history[part][rows.history_likes[part]].tolist():
-                own.setdefault(item, split)
+                own.setdefault(item, (split, time))
             item = int(rows.items[i])
             if rows.labels[i] and item not in own:
                 if own:
                     asked[split].setdefault(user, len(own))
-                own[item] = split
+                own[item] = (split, time)
     offsets = np.concatenate([[0], np.cumsum([len(own) for own in events])]).astype(np.int64)
     flat = np.array([item for own in events for item in own], np.int32)
-    train = np.array([split == "train" for own in events for split in own.values()], bool)
-    steps = np.concatenate([np.arange(len(own), dtype=np.float64) for own in events])
+    train = np.array([split == "train" for own in events for split, _ in own.values()], bool)
+    times = np.array([time for own in events for _, time in own.values()], np.float64)
     cases = (_cases(asked[split], offsets) for split in ("valid", "test"))
-    return Events(users, offsets, flat, steps), Division(train, *cases)
+    return Events(users, offsets, flat, times), Division(train, *cases)
 
 
 def _cases(first: Mapping[int, int], offsets: NDArray[np.int64]) -> CaseIndex:

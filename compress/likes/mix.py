@@ -20,6 +20,7 @@ from compress.likes.rows import SPLITS, LikeData, Split, read_logits, write_logi
 from compress.likes.stages import LOGITS
 from compress.models.folder import load_array, load_text, write_model
 from compress.stage import Inputs, RunOptions
+from deploy.errors import UsageError
 
 Logits = Mapping[Split, NDArray[np.float64]]
 
@@ -61,6 +62,9 @@ def _members(names: tuple[str, ...], inputs: Inputs) -> dict[str, Logits]:
     variants = {chain.variant: folder for chain, folder in gathered(inputs, "member")}
     files = {"teacher": inputs["target"] / LOGITS}
     files |= {n: variants[n] / LOGITS if n in variants else inputs["baselines"] / f"{n}.npz" for n in names}
+    for name in names:
+        if not files[name].exists():
+            raise UsageError(f"mix.members: {name} answers no like/dislike rows; name a control or a teacher that does")
     return {name: read_logits(path) for name, path in files.items() if path.exists()}
 
 

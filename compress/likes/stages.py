@@ -44,10 +44,19 @@ def train_likes_teacher(
     def moves(number: int) -> bool:
         return bool(method.trained_layers) and 0 < number - method.frozen_epochs <= method.text_epochs
 
+    settled = [True]  # empty while the bank holds what the texts read as before the last steps, or with dropout
+
+    def settle() -> None:
+        if not settled:
+            teacher.refresh()
+            settled.append(True)
+
     def table(number: int, batch: Tensor) -> Tensor:
         teacher.text.train(moves(number))
         if not moves(number):
+            settle()
             return teacher.table()
+        settled.clear()
         present = np.unique(batch[batch > 0].cpu().numpy()) - 1
         fresh = np.sort(rng.choice(present, min(method.texts_per_step, len(present)), replace=False))
         return teacher.table(torch.from_numpy(fresh).to(options.device))
@@ -56,7 +65,7 @@ def train_likes_teacher(
     ids = {id(p) for p in moving}
     rest = [p for p in module.parameters() if p.requires_grad and id(p) not in ids]
     groups = [(rest, 1.0)] + ([(moving, method.text_learning_rate_factor)] if moving else [])
-    found = train_likes(module, groups, table, like_data, rows, None, method.training, rng, options, "target")
+    found = train_likes(module, groups, table, like_data, rows, None, method.training, rng, options, "target", settle)
     teacher.refresh()
     vectors = teacher.text_vectors().detach().cpu().numpy().astype(np.float32)
     write_likes(out, module.folded(), like_data, rows, found, teacher.text, {"item_vectors": vectors})

@@ -61,8 +61,9 @@ def train_likes(
     rng: np.random.Generator,
     options: RunOptions,
     what: str,
+    settle: Callable[[], None] = lambda: None,
 ) -> Fit:
-    """Fit `module` to `rows`; the state that validates best (AUC) stays."""
+    """Fit `module` to `rows`; the state that validates best (AUC) stays. `settle` is called before each validation."""
     most = module.parts.encoder.shape.max_history
     labels = torch.from_numpy(rows.labels.astype(np.float32))
     asked = rows.items.astype(np.int64)
@@ -80,6 +81,7 @@ def train_likes(
                 yield taught.loss(logits, wanted, taught.logits[index].to(options.device))
 
     def validate(_number: int) -> float:
+        settle()
         return auc(module.folded().logits(data["valid"]), data["valid"].labels) or 0.0
 
     return fit(module, groups, training, epoch, validate, options, what, rng=rng, metric="AUC")

@@ -26,13 +26,6 @@ from deploy.errors import UsageError
 TRAINING = {"epochs": 12, "batch_size": 64, "learning_rate": 0.01, "warmup_epochs": 1, "validate_every": 3}
 SIZES = {"dim": 16, "heads": 2, "neurons": 16, "max_history": 8, "dropout": 0.1}
 TWO_LEVEL = {"name": "two_level", **SIZES, "trained_layers": 1, "text_epochs": 2, "training": TRAINING}
-    "name": "two_level",
-    **SIZES,
-    "trained_layers": 1,
-    "frozen_epochs": 2,
-    "text_epochs": 2,
-    "training": TRAINING,
-}
 OPTIONS = RunOptions(threads=1)
 
 
