@@ -40,7 +40,9 @@ def recipe_text(facts: Facts, advice: Sequence[Advice]) -> str:
     for section, value in values.items():
         reasons = [one for one in advice if next(iter(one.settings), None) == section]
         parts += [line for one in reasons for line in _comment(one)]
-        parts.append(yaml.safe_dump({section: value}, sort_keys=False, default_flow_style=None, width=110).rstrip())
+        flow = None if isinstance(value, dict) else False  # innermost mappings on one line, never the section itself
+        dumped = yaml.dump({section: value}, Dumper=_Plain, sort_keys=False, default_flow_style=flow, width=110)
+        parts.append(dumped.rstrip())
         parts.append("")
     elsewhere = [line for one in advice if not one.settings for line in _comment(one)]
     return "\n".join(["# Written by slimrec advise.", *elsewhere, "", *parts])
@@ -128,6 +130,13 @@ def _like_variants(facts: Facts, baselines: Sequence[str]) -> dict[str, Section]
         variants["teacher"] = {"role": "teacher", "mix": members, "distil": "none", "quantize": "none"}
         variants["student"] = {"role": "student", "mix": members}
     return variants
+
+
+class _Plain(yaml.SafeDumper):
+    """Says what is shared twice: recipes have no aliases."""
+
+    def ignore_aliases(self, _data: object) -> bool:
+        return True
 
 
 def _comment(advice: Advice) -> list[str]:
