@@ -111,7 +111,7 @@ def test_every_mistake_is_reported_at_once():
         "seeds: must be a list of 1 to 32 different whole numbers from 0 (got [0, -1])",
         "bench.rounds: should be a valid integer, unable to parse string as an integer (got 'many')",
         "select.max_size: unknown field (got 1); did you mean max_size_mb? allowed: seed, max_size_mb, ",
-        "variants.control.prun: unknown stage; allowed: role, teacher, pretrain, source, target, mix, distil, prune, quantize",
+        "variants.control.prun: unknown stage; allowed: role, teacher, pretrain, source, target, mix, distil, ",
         "distil.loss: unknown name (got 'kl'); allowed: ",
         "distil.training.epochs: should be a valid integer, got a number with a fractional part (got 1.5)",
         "variants.student.role: allowed: control, teacher, text_encoder, student (got 'pupil')",
