@@ -60,8 +60,11 @@ class Part:
 
 @dataclass(frozen=True)
 class DomainFacts:
-    """Counts after repeated events are left out. `per_user` and `per_item`: median events of those that have any;
-    `p90_user` the 90th percentile; `short` the share of users with fewer than 3 events, whom no recipe can ask."""
+    """Counts without repeated events and, where ratings are likes and dislikes, of likes alone.
+
+    `per_user` and `per_item`: median events of those that have any; `p90_user` the 90th percentile; `short` the share
+    of users with fewer than 3 events, whom no recipe can ask.
+    """
 
     part: Part
     name: str
@@ -98,13 +101,17 @@ class RowFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """The target, its like/dislike rows where it has them, and the source with how many users both know."""
+    """The target, its like/dislike rows where it has them, and the source with how many user ids both know.
+
+    `named_users`: whether those ids are more than plain numbers, which two data sets give to different people.
+    """
 
     target: DomainFacts
     columns: Mapping[str, str]
     rows: RowFacts | None = None
     source: DomainFacts | None = None
     shared_users: int = 0
+    named_users: bool = True
 
 
 def gather(target: Part, source: Part | None, columns: Mapping[str, str]) -> Facts:
@@ -114,7 +121,9 @@ def gather(target: Part, source: Part | None, columns: Mapping[str, str]) -> Fac
     if source is None:
         return found
     other, others = _domain(source, columns)
-    return replace(found, source=other, shared_users=len(users & others))
+    shared = users & others
+    named = source.where == target.where or not all(user.isdigit() for user in shared)
+    return replace(found, source=other, shared_users=len(shared), named_users=named)
 
 
 def _domain(part: Part, columns: Mapping[str, str]) -> tuple[DomainFacts, set[str]]:
@@ -125,7 +134,9 @@ def _domain(part: Part, columns: Mapping[str, str]) -> tuple[DomainFacts, set[st
     items = take_items(everything, chosen_items(f"{part.where}: items", wanted, separator, everything))
     if not len(items):
         raise UsageError(f"{part.where}: no item is left (got 0 of {len(everything)})")
-    events, _ = events_on(interactions, items.ids, None, part.where)
+    feedback = _feedback(interactions)
+    top = None if interactions.ratings is None else float(interactions.ratings.max())
+    events, _ = events_on(interactions, items.ids, top if feedback == "likes" else None, part.where)
     if not len(events.rows):
         raise UsageError(f"{part.where}: no event is on these items (got 0 of {len(interactions)})")
     by_user, by_item = np.diff(events.offsets), np.bincount(events.rows)[1:]
@@ -141,8 +152,8 @@ def _domain(part: Part, columns: Mapping[str, str]) -> tuple[DomainFacts, set[st
         per_item=float(np.median(by_item[by_item > 0])),
         short=float((active < 3).mean()),
         ordered=interactions.timed,
-        feedback=_feedback(interactions),
-        top_rating=None if interactions.ratings is None else float(interactions.ratings.max()),
+        feedback=feedback,
+        top_rating=top,
         texts=text_facts(items),
         title_column=everything.title_column,
         separator=separator,

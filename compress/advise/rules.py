@@ -89,7 +89,7 @@ def backbone(facts: Facts, budget: Budget, _published: Published) -> Advice:
     if texts.template is None:
         reason = "no column of the item file has words for half of the items: there is nothing to read"
         return Advice("backbone", "none", reason)
-    tokens = next((n for n in (16, 32, 64, 128) if n >= 1.5 * texts.words_p95 + 2), 256)
+    tokens = next((n for n in (16, 32) if n >= 1.5 * texts.words_p95 + 2), 64)
     encoder = ENCODERS.get(texts.script, OTHER_SCRIPTS)
     told = f"{texts.coverage:.0%} of items have text, {texts.words_median} words (95 %: {texts.words_p95}), "
     told += ", ".join(f"{share:.1%} {script.capitalize()}" for script, share in texts.scripts[:3] if share >= 0.001)
@@ -104,9 +104,10 @@ def teacher(facts: Facts, _budget: Budget, published: Published) -> Advice:
     if not has_text(facts):
         return Advice("teacher", "none: the control alone", "every teacher that is trained here reads texts; bring one "
                       "as files with target.method given_vectors or given_lists")  # fmt: skip
-    told = f"{target.density:.0f} events an item"
-    if target.density >= DENSE and _ease_fits(target):
-        reason = f"{told}, dense: texts add little to what users do together ({published.gates}). {finding('dense')}"
+    told = f"{target.density:.0f} events an item, {target.per_user:g} of a median user"
+    if target.density >= DENSE and target.per_user > SHORT_HISTORIES and _ease_fits(target):
+        lm = f"what users do together is what texts lack (LM alone: {published.gates})"
+        reason = f"{told}, dense: {lm}. {finding('dense')}"
         return Advice(
             "teacher", "two-level, mixed with control and EASE", reason, {"mix": {"members": ["control", "ease"]}}
         )
@@ -124,7 +125,9 @@ def source(facts: Facts, _budget: Budget, _published: Published) -> Advice | Non
     other = facts.source
     if other is None:
         return None
-    shared = f"{facts.shared_users} of {facts.target.users} users are in both"
+    shared = f"{facts.shared_users} of {facts.target.users} user ids are in both"
+    if facts.shared_users and not facts.named_users:
+        shared += " (plain numbers: perhaps of different people)"
     if not has_text(facts) or other.texts.template is None:
         reason = f"the bridge is text, and there is none; {shared}"
         return Advice("source", "none", reason)
@@ -132,7 +135,9 @@ def source(facts: Facts, _budget: Budget, _published: Published) -> Advice | Non
     told += " trained beside and validation chooses"
     if not other.ordered and facts.target.ordered:
         told += f". Expect little: {finding('unordered')}"
-    return Advice("source", other.part.attribute or other.name, told)
+    part = other.part
+    name = other.name if part.attribute is None else f"{part.attribute}: {', '.join(part.values)}"
+    return Advice("source", name, told)
 
 
 def histories(facts: Facts, _budget: Budget, _published: Published) -> Advice:

@@ -1,6 +1,5 @@
 """Folds and learning curves: what is pooled, compared and drawn, by hand; and both commands on the tiny recipe."""
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import curves, folds, studies, tables
+from benchmarks import curves, folds, studies
 from benchmarks.curves import CurveStudy
 from benchmarks.folds import FoldStudy
 from benchmarks.line_chart import Point, line_chart
@@ -171,8 +170,23 @@ def test_two_shares_of_the_tiny_recipe(in_process: Path) -> None:
     ElementTree.fromstring((in_process / "results/tiny.curves.svg").read_text())
 
 
-def test_mistakes_end_with_the_runs_own_words_and_code(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.curves", "no-such-recipe", "--out", str(tmp_path), "--shares", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tables.RESULTS.parents[1], check=False)
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith("no-such-recipe: no such recipe file") and len(done.stderr.splitlines()) == 1
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["no-such-recipe", "--shares", "1"], "no-such-recipe: no such recipe file"),  # the run's own words
+        (["tiny", "--shares", "2"], "--shares: numbers above 0"),
+    ],
+)
+def test_mistakes_end_with_one_line_and_code_2(
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["curves", *arguments, "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as stop:
+        studies.run_command(curves.main)
+    said = capfd.readouterr()
+    assert stop.value.code == 2 and said.out == ""
+    assert said.err.startswith(words) and len(said.err.splitlines()) == 1
