@@ -2,9 +2,10 @@
 
 logit = user vector . item vector + bias. Two coordinates of the item table carry the leanings: in the last but one
 every item has a 1, so that the user vector's is the user's leaning; in the last the user vector is held at 1, so that
-the item vector's is the item's. A disliked item of the history enters as its vector plus one that all dislikes share, a
-liked one as it is. So over liked histories the item table ranks the catalogue by how likely a like is, with the graph
-of any sequence model.
+the item vector's is the item's. A liked item of the history enters as it is, a disliked one scaled and shifted by two
+vectors that all dislikes share; they start at its opposite. (A shift alone would not do: one block of attention only
+averages what enters, and averages of items and of ratings do not say which item had which rating.) So over liked
+histories the item table ranks the catalogue by how likely a like is, with the graph of any sequence model.
 """
 
 from collections.abc import Iterator
@@ -29,18 +30,20 @@ Parts = TwoLevelTeacher | StudentInTraining
 
 
 class LikesHead(nn.Module):
-    """The shared vector of dislikes (dim,) and the bias, a scalar."""
+    """What all dislikes share, scale and shift (2, dim), and the bias, a scalar."""
 
     def __init__(self, dim: int, bias: float = 0.0) -> None:
         super().__init__()
-        self.disliked = nn.Parameter(torch.randn(dim) * 0.02)
+        self.disliked = nn.Parameter(torch.stack([-torch.ones(dim), torch.zeros(dim)]))
         self.bias = nn.Parameter(torch.tensor(bias))
 
     def forward(self, table: Tensor, encoder: SequenceEncoder, history: Tensor, likes: Tensor, items: Tensor) -> Tensor:
         """table (n_items + 1, dim) as `with_leanings` gives it; history (batch, length) int64 rows, oldest first,
         padded with 0 on the left; likes (batch, length) of 0 and 1; items (batch,) int64 rows -> logits (batch,)."""
         known = history > 0
-        vectors = table[history] + (known.float() - likes)[:, :, None] * self.disliked
+        entering, (scale, shift) = table[history], self.disliked
+        disliked = (known & (likes < 0.5))[:, :, None]
+        vectors = torch.where(disliked, entering * scale + shift, entering)
         users = encoder.last(encoder.dropout(vectors), known)
         logits: Tensor = (users * table[items]).sum(-1) + self.bias
         return logits
@@ -100,7 +103,7 @@ class LikesModel(nn.Module):
         )
         if sequence is None or disliked is None or bias is None:
             return None
-        head = LikesHead(len(disliked), float(bias))
+        head = LikesHead(disliked.shape[1], float(bias))
         with torch.no_grad():
             head.disliked.copy_(torch.from_numpy(disliked))
         return cls(sequence, head).eval()

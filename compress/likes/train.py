@@ -45,7 +45,7 @@ class LikesTraining(nn.Module):
         hold_leaning(self.parts.encoder)
         sequence = self.parts.folded()
         sequence.item_table.copy_(with_leanings(sequence.item_table))
-        head = LikesHead(len(self.head.disliked))
+        head = LikesHead(self.head.disliked.shape[1])
         head.load_state_dict(self.head.state_dict())
         return LikesModel(sequence, head.to(sequence.device)).eval()
 
