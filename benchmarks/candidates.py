@@ -30,7 +30,8 @@ class IdMap:
 
         Unknown ids are skipped. Returns int64 (batch, longest), int64 (batch, most earlier, at least 1): left-padded.
         """
-        known = [[row for item in history if (row := self._row.get(item))] for history in histories]
+        row_of = self._row.get
+        known = [[row for row in map(row_of, history) if row] for history in histories]
         return _padded([rows[-length:] for rows in known]), _padded([rows[:-length] for rows in known])
 
     def ids(self, rows: NDArray[np.int64], scores: Scores) -> list[list[str]]:
@@ -105,6 +106,8 @@ class TextPath:
 
 
 def _padded(lists: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+    if len(lists) == 1:  # nothing to line up: a request of one is the common one
+        return np.array([lists[0] or (0,)], np.int64)
     width = max((len(rows) for rows in lists), default=0) or 1
     table = np.zeros((len(lists), width), dtype=np.int64)
     for line, rows in zip(table, lists, strict=True):

@@ -54,6 +54,9 @@ def first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0][:200]
 
 
+OUTPUTS = ("scores", "rows")
+
+
 class Ranker:
     """history -> the k best rows. Thread-safe: a session may run from several threads."""
 
@@ -62,6 +65,7 @@ class Ranker:
         self._session = open_session(graph, threads=threads, providers=providers, spin=spin)
         self._run: Any = self._session.run
         self._one_by_one = wants_one_by_one(self._session)
+        self._wanted: dict[int, Rows] = {}  # k as the graph reads it
         inputs = {value.name for value in self._session.get_inputs()}
         outputs = {value.name for value in self._session.get_outputs()}
         if inputs != {"history", "exclude", "k"} or not {"scores", "rows"} <= outputs:
@@ -81,7 +85,8 @@ class Ranker:
             starts = np.argmax(history > 0, axis=1)  # without the padding, which would move the scales too
             parts = [self.rank(history[i : i + 1, starts[i] :], exclude[i : i + 1], k) for i in range(len(history))]
             return np.concatenate([scores for scores, _ in parts]), np.concatenate([rows for _, rows in parts])
-        scores, rows = self._run(
-            ("scores", "rows"), {"history": history, "exclude": exclude, "k": np.array([k], np.int64)}
-        )
+        wanted = self._wanted.get(k)
+        if wanted is None:
+            wanted = self._wanted[k] = np.array([k], np.int64)
+        scores, rows = self._run(OUTPUTS, {"history": history, "exclude": exclude, "k": wanted})
         return scores, rows
