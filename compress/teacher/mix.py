@@ -168,7 +168,8 @@ class _Fitting:
         return torch.stack(parts)
 
     def weights(self, held_out: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
-        """Non-negative weights (members,) of highest likelihood on the cases, those `held_out` aside, by L-BFGS."""
+        """Non-negative weights (members,) of highest likelihood on the cases, those `held_out` aside, by L-BFGS; equal
+        shares where no case is left."""
         rows = torch.from_numpy(self.fair if held_out is None else self.fair & ~held_out)
         scores, targets = self.scores[:, rows], self.targets[rows]
         free = torch.full((len(scores),), -1.0, requires_grad=True)
@@ -181,7 +182,8 @@ class _Fitting:
             value.backward()  # type: ignore[no-untyped-call]
             return value
 
-        optimizer.step(loss)  # type: ignore[no-untyped-call]
+        if rows.any():
+            optimizer.step(loss)  # type: ignore[no-untyped-call]
         units = np.asarray(functional.softplus(free.detach()).double().numpy(), np.float64)
         return np.where(self.spread > 0, units / np.maximum(self.spread, 1e-12), 0.0)
 
@@ -194,7 +196,7 @@ class _Fitting:
         """Ranks of all validation cases, (cases,) int32, each with weights chosen on the other folds' cases."""
         fold = rng.permutation(len(self.cases)) % folds
         ranks = np.zeros(len(self.cases), np.int32)
-        for number in range(folds):
+        for number in np.unique(fold):
             weights = self.weights(fold[self.index] == number)
             held = np.flatnonzero(fold == number)
             for part in np.array_split(held, -(-len(held) // MOST_CASES)):

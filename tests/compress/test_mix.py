@@ -1,6 +1,7 @@
 """Mixes: what they score by hand, that weights are the likeliest, and that graphs say what the members say."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,16 @@ def test_a_member_that_says_nothing_is_told_by_its_share(film_dataset: Dataset) 
     assert shares[3] < 0.01 < shares[0]
     fewer = fitting.among(np.array(shares) > 0.01)
     assert len(fewer.members) == len(fewer.weights()) == sum(share > 0.01 for share in shares)
+
+
+def test_one_case_alone_is_ranked_with_equal_shares(film_dataset: Dataset) -> None:
+    cases = film_dataset.cases("valid")
+    one = replace(
+        cases, **{name: getattr(cases, name)[:1] for name in ("users", "targets", "tail", "short", "starts", "stops")}
+    )
+    fitting = _Fitting(some_members(film_dataset), one, np.random.default_rng(0), "cpu")
+    assert fitting.crossed_ranks(5, np.random.default_rng(0)).shape == (1,)
+    assert fitting.shares(fitting.weights(np.ones(1, bool))) == pytest.approx([1 / 3] * 3)
 
 
 # the stage
