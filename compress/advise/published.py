@@ -1,5 +1,6 @@
 """What was measured, for rules to lean on: the shipped recipes' published results, and findings of docs/LOG.md."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -50,7 +51,10 @@ class Published:
         for path in sorted(RESULTS.glob("*.json")):
             recipe = SHIPPED / f"{path.stem}.yaml"
             if recipe.is_file():
-                result = Result.model_validate_json(path.read_text("utf-8"))
+                content = json.loads(path.read_text("utf-8"))
+                if isinstance(content, list):  # one result per draw of like/dislike rows
+                    continue
+                result = Result.model_validate(content)
                 if result.protocol.split != "published":
                     runs.append((result, load_recipe(recipe, STAGES)))
         return cls(runs)

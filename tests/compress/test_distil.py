@@ -178,9 +178,9 @@ def test_a_cold_item_among_the_teachers_best_leaves_loss_and_gradient_finite(tmp
 
 def test_a_control_learns_without_a_teacher(film_dataset: Dataset, tmp_path: Path) -> None:
     teaching = Teaching(tmp_path)
+    rng = seed_everything(0, OPTIONS)
     student = new_student(STUDENT, film_dataset, teaching, 0)
     training = Training(epochs=10, warmup_epochs=0, learning_rate=5e-3)
-    rng = seed_everything(0, OPTIONS)
     found = train_student(student, film_dataset, teaching, ListwiseKL(), training, rng, OPTIONS, "control")
     untrained, last = found.curve[0][2], found.curve[-1]
     assert found.best > untrained + 0.05

@@ -326,7 +326,7 @@ def test_positions_without_a_list_keep_the_observed_item(film_dataset: Dataset, 
         there = items > 0
         p = (scores[there] / 2).softmax(0)
         soft.append(float((p * (p.log() - (row[items[there]] / 2).log_softmax(0))).sum()) * 4)
-    share = 0.5 * float(known.float().mean())
+    share = ListwiseKL().weight * float(known.float().mean())
     expected = (1 - share) * hard + share * float(np.mean(soft))
     assert float(student_loss(student, batch, teaching, ListwiseKL())) == pytest.approx(expected, rel=1e-5)
     untaught = Teaching(oracle)
