@@ -57,10 +57,10 @@ def markdown(results: Sequence[Result]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     lines += [
         "",
-        f"{data.name}: {data.users} users, {data.items} items, {data.interactions} rows; the published split; {what}, of "
-        f"the ends of the 95 % intervals over users too; UAUC over the {users or 0} test users with likes and dislikes; "
-        "decisions at the threshold that validation chose; what ships, * (chosen by validation among its role), the "
-        f"comparisons and the gate are those of {'the first draw' if len(results) > 1 else 'all seeds'}.",
+        f"{data.name}: {data.users} users, {data.items} items, {data.interactions} rows; the published split; {what}, "
+        f"of the ends of the 95 % intervals over users too; UAUC over the {users or 0} test users with likes and "
+        "dislikes; decisions at the threshold that validation chose; what ships, * (chosen by validation among its role), "
+        f"the comparisons and the gate are those of {'the first draw' if len(results) > 1 else 'all seeds'}.",
         *_comparisons(first),
         f"- {machine.cpu}, {machine.cores} cores; {versions}; commit {first.commit}",
     ]
