@@ -59,8 +59,8 @@ def markdown(results: Sequence[Result]) -> str:
         "",
         f"{data.name}: {data.users} users, {data.items} items, {data.interactions} rows; the published split; {what}, "
         f"of the ends of the 95 % intervals over users too; UAUC over the {users or 0} test users with likes and "
-        "dislikes; decisions at the threshold that validation chose; what ships, * (chosen by validation among its role), "
-        f"the comparisons and the gate are those of {'the first draw' if len(results) > 1 else 'all seeds'}.",
+        "dislikes; decisions at the threshold that validation chose; what ships, * (chosen by validation among its "
+        f"role), the comparisons and the gate are those of {'the first draw' if len(results) > 1 else 'all seeds'}.",
         *_comparisons(first),
         f"- {machine.cpu}, {machine.cores} cores; {versions}; commit {first.commit}",
     ]
