@@ -36,7 +36,7 @@ def history_parity(model: Scorer, graph: Path, histories: NDArray[np.int64], exa
     expected = best.values.numpy()
     wanted, named = np.isfinite(expected), np.isfinite(scores)  # in a small catalogue fewer than k items are left
     both = wanted & named
-    difference = float(np.abs(scores[both] - expected[both]).max() / np.abs(expected[both]).max())
+    difference = _relative(scores[both], expected[both])
     pairs = zip(items, named, best.indices.numpy(), wanted, strict=True)
     overlap = np.mean([len({*a[m]} & {*b[w]}) / max(1, w.sum()) for a, m, b, w in pairs])
     if exact and difference > TOLERANCE:
@@ -53,7 +53,7 @@ def text_parity(
     """
     expected = encoder.encode(texts)
     vectors = GraphTextEncoder(graph, tokenizer, encoder.shape.max_tokens).encode(texts)
-    difference = float(np.abs(vectors - expected).max() / np.abs(expected).max())
+    difference = _relative(vectors, expected)
     if exact and difference > TOLERANCE:
         raise ParityError(f"{graph.name}: vectors differ from torch by {difference:.2e} of the largest")
     return {
@@ -61,6 +61,11 @@ def text_parity(
         "centred_cosine": centred_cosine(vectors, expected),
         "texts": len(texts),
     }
+
+
+def _relative(found: NDArray[np.floating[Any]], expected: NDArray[np.floating[Any]]) -> float:
+    """Largest difference over the largest entry; over 1 where all entries are 0: items of which nothing is known."""
+    return float(np.abs(found - expected).max(initial=0.0) / (np.abs(expected).max(initial=0.0) or 1.0))
 
 
 def centred_cosine(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> float:

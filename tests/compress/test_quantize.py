@@ -384,6 +384,14 @@ def test_the_stage_writes_the_same_bytes_again(build: Run, film_data: Path, film
         assert (again / file).read_bytes() == (folder / file).read_bytes()
 
 
+def test_scores_of_nothing_agree(tmp_path: Path) -> None:
+    model, path, history = random_model(30), tmp_path / "graph.onnx", np.array([[0, 1, 2]])
+    with torch.no_grad():
+        model.item_table[3:] = 0.0  # two items were ever seen, and they are the history
+    write_fp32(model, path)
+    assert history_parity(model, path, history, exact=True)["relative_difference"] == 0.0
+
+
 def test_a_model_without_parts_leaves_no_graph(build: Run, film_data: Path, tmp_path: Path) -> None:
     write_model(tmp_path)
     folder = build(quantize, QuantizeConfig(), data=film_data, prune=tmp_path)
