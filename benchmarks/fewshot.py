@@ -140,8 +140,13 @@ def markdown(found: FewShotStudy) -> str:
     for variant in found.variants:
         there = {shot.events: _cell(shot) for shot in variant.shots}
         lines.append("| " + " | ".join([variant.variant, variant.role, *(there.get(k, "") for k in columns)]) + " |")
-    lines += ["", *(f"- K = {row.events}: {verdict(row.comparison)}" for row in found.comparisons)]
+    lines += ["", *(_line(row) for row in found.comparisons)]
     return "\n".join([*lines, *conditions(found)]) + "\n"
+
+
+def _line(row: ShotComparison) -> str:
+    corrected = "" if row.comparison.p_holm is None else f"; p {row.comparison.p_holm:.3f} after Holm's correction"
+    return f"- K = {row.events}: {verdict(row.comparison)}{corrected}"
 
 
 def _cell(shot: Shot) -> str:
