@@ -4,10 +4,10 @@
 not touch is built once, and writes `benchmarks/results/FILE.{json,md}`. A row is a list of `--set` overrides.
 """
 
-import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -15,6 +15,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmarks.result import Model, Record, Result
+from benchmarks.runs import run_recipe
+from benchmarks.studies import run_command
 from benchmarks.tables import RESULTS
 from deploy.errors import UsageError
 
@@ -65,11 +67,7 @@ def read_ablation(path: Path) -> Ablation:
 
 def run_row(ablation: Ablation, changes: list[str], out: Path, arguments: list[str]) -> Result:
     """One `slimrec run`, resumable as any. A run that nothing inside the budget comes out of counts too."""
-    sets = [part for change in [*ablation.always, *changes] for part in ("--set", change)]
-    command = [sys.executable, "-m", "deploy", "run", ablation.recipe, "--out", str(out), *sets, *arguments]
-    code = subprocess.run(command).returncode
-    if code not in (0, 3):
-        raise UsageError(f"{out.name}: the run ended with exit code {code}; its mistake stands above")
+    run_recipe(ablation.recipe, out, [*ablation.always, *changes], arguments)
     return Result.model_validate_json((out / "result.json").read_text("utf-8"))
 
 
@@ -157,7 +155,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UsageError as error:
-        sys.exit("\n".join(error.lines))
+    run_command(partial(main, sys.argv[1:]))

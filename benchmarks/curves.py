@@ -22,11 +22,11 @@ from benchmarks.studies import (
     conditions,
     head,
     leaders,
+    line,
     metrics,
     per_case,
     recipe_name,
     run_command,
-    verdict,
 )
 from benchmarks.tables import RESULTS
 from deploy.errors import UsageError
@@ -146,7 +146,7 @@ def markdown(found: CurveStudy) -> str:
     lines += ["", f"![learning curves]({found.recipe}.curves.svg)", ""]
     for row in found.comparisons:
         relative = "" if row.relative is None else f" ({row.relative:+.0%})"
-        lines.append(f"- {row.share:.0%}: {verdict(row.comparison)}{relative}")
+        lines.append(f"- {row.share:.0%}: {line(row.comparison)}{relative}")
     return "\n".join([*lines, *conditions(found)]) + "\n"
 
 

@@ -22,11 +22,11 @@ from benchmarks.studies import (
     compared,
     conditions,
     head,
+    line,
     metrics,
     per_case,
     recipe_name,
     run_command,
-    verdict,
 )
 from deploy.errors import UsageError
 
@@ -146,7 +146,7 @@ def markdown(found: FewShotStudy) -> str:
 
 def _line(row: ShotComparison) -> str:
     corrected = "" if row.comparison.p_holm is None else f"; p {row.comparison.p_holm:.3f} after Holm's correction"
-    return f"- K = {row.events}: {verdict(row.comparison)}{corrected}"
+    return f"- K = {row.events}: {line(row.comparison)}{corrected}"
 
 
 def _cell(shot: Shot) -> str:

@@ -21,12 +21,12 @@ from benchmarks.studies import (
     conditions,
     head,
     leaders,
+    line,
     metrics,
     per_case,
     pooled,
     recipe_name,
     run_command,
-    verdict,
 )
 
 PAIRS: tuple[tuple[Role, Role], ...] = (
@@ -117,7 +117,7 @@ def markdown(found: FoldStudy) -> str:
         cells += [spread, *(f"{value:.4f}" for value in means), str(test.cases)]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "* validates best of its role over all folds.", ""]
-    lines += [f"- {verdict(comparison)}" for comparison in found.comparisons]
+    lines += [f"- {line(comparison)}" for comparison in found.comparisons]
     return "\n".join([*lines, *conditions(found)]) + "\n"
 
 

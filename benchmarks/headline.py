@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.result import Comparison, LatencyRow, Model, Result
-from benchmarks.tables import RESULTS, verdict
+from benchmarks.result import Comparison, Model, Result
+from benchmarks.tables import RESULTS, times
 
 README = Path(__file__).parents[1] / "README.md"
 SHOWN = {
@@ -16,7 +16,7 @@ SHOWN = {
     "movielens": "MovieLens-100k, the full catalogue, one domain",
 }
 BLOCK = re.compile(r"(?<=<!-- table -->\n).*?(?=<!-- /table -->)", re.DOTALL)
-WORDS = {"a tie": "ties with", "higher": "is above", "lower": "is below"}
+WORDS = {"tie": "ties with", "better": "is above", "worse": "is below"}
 
 
 def main() -> None:
@@ -66,7 +66,7 @@ def _by_variant(result: Result) -> list[list[Model]]:
 
 def _row(models: list[Model], result: Result) -> str:
     first = models[0]
-    row = next((r for r in first.latency if (r.path, r.runtime, r.device) == ("cached", "onnxruntime", "cpu")), None)
+    row = first.served
     quantizer = first.name.rpartition("-")[2]
     name = first.variant if first.role == "baseline" else f"{first.variant}, {quantizer}"
     cells = [
@@ -74,20 +74,15 @@ def _row(models: list[Model], result: Result) -> str:
         f"{fmean(model.accuracy.test.ndcg_10 or 0.0 for model in models):.4f}",
         f"{first.size_bytes / 1e6:.2f}" if row and first.size_bytes else "",
         f"{row.p50_ms:.3f}" if row else "",
-        _times(row, "ratio_to_teacher"),
-        _times(row, "ratio_to_teacher_text"),
+        times(row, "ratio_to_teacher"),
+        times(row, "ratio_to_teacher_text"),
     ]
     return "| " + " | ".join(cells) + " |"
 
 
-def _times(row: LatencyRow | None, name: str) -> str:
-    ratio = getattr(row, name) if row else None
-    return f"{ratio.median:.3g}" if ratio else ""
-
-
 def _sentence(found: Comparison) -> str:
     low, high = found.ci95
-    return f"{found.a} {WORDS[verdict(found)]} {found.b}: {found.difference:+.4f} [{low:+.4f}, {high:+.4f}]"
+    return f"{found.a} {WORDS[found.verdict]} {found.b}: {found.difference:+.4f} [{low:+.4f}, {high:+.4f}]"
 
 
 def _machine(result: Result) -> str:

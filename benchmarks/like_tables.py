@@ -71,7 +71,7 @@ def _row(variant: str, role: str, models: Sequence[Model], first: Result) -> str
     lead = models[0]
     ships = any(model.name == first.selected for model in models)
     tests = [model.accuracy.test for model in models]
-    timed = next((row for row in lead.latency if (row.path, row.runtime) == ("cached", "onnxruntime")), None)
+    timed = lead.served
     cells = [
         f"**{variant}** (ships)" if ships else variant,
         role + (" *" if lead.chosen else ""),
@@ -89,12 +89,7 @@ def _row(variant: str, role: str, models: Sequence[Model], first: Result) -> str
 
 
 def _comparisons(result: Result) -> list[str]:
-    lines = []
-    for found in result.comparisons:
-        low, high = found.ci95
-        verdict = "a tie" if low <= 0 <= high else ("higher" if low > 0 else "lower")
-        gap = f"{found.difference:+.4f} [{low:+.4f}, {high:+.4f}]"
-        lines.append(f"- {found.a} - {found.b}, {found.metric.upper()}: {gap}, {verdict}")
+    lines = [f"- {found.a} - {found.b}, {found.metric.upper()}: {found.gap}" for found in result.comparisons]
     if result.gate:
         word = "passed" if result.gate.passed else "failed"
         lines.append(

@@ -170,6 +170,12 @@ class Model(Record):
         default=None, description="share of the first 10 items that the fp32 model names too, over validation cases"
     )
 
+    @property
+    def served(self) -> LatencyRow | None:
+        """The latency that headlines name: item vectors cached, ONNX Runtime, CPU."""
+        rows = (row for row in self.latency if (row.path, row.runtime, row.device) == ("cached", "onnxruntime", "cpu"))
+        return next(rows, None)
+
 
 class Gate(Record):
     """Distillation starts only from a teacher that beats the control on validation NDCG@10."""
@@ -206,6 +212,18 @@ class Comparison(Record):
     users: int | None = None
     p: float | None = None
     p_holm: float | None = None
+
+    @property
+    def verdict(self) -> Literal["better", "tie", "worse"]:
+        """What is said of `a`: a difference whose interval holds zero is a tie."""
+        low, high = self.ci95
+        return "better" if low > 0 else "worse" if high < 0 else "tie"
+
+    @property
+    def gap(self) -> str:
+        """The difference, its interval and the verdict, as a line ends."""
+        low, high = self.ci95
+        return f"{self.difference:+.4f} [{low:+.4f}, {high:+.4f}], {self.verdict}"
 
 
 class Selection(Record):

@@ -4,12 +4,11 @@ Every run is resumed from the artifact store, so that a study that was stopped g
 """
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import click
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
@@ -124,11 +123,9 @@ def compared(pairs: Sequence[tuple[str, NDArray[np.float64], str, NDArray[np.flo
     ]
 
 
-def verdict(comparison: Comparison) -> str:
-    """One line: the difference, its interval, and what it means."""
-    low, high = comparison.ci95
-    word = "a tie" if low <= 0 <= high else ("higher" if low > 0 else "lower")
-    return f"{comparison.a} - {comparison.b}: {comparison.difference:+.4f} [{low:+.4f}, {high:+.4f}], {word}"
+def line(comparison: Comparison) -> str:
+    """What was compared, and how it ended."""
+    return f"{comparison.a} - {comparison.b}: {comparison.gap}"
 
 
 def conditions(study: Study) -> list[str]:
@@ -147,8 +144,8 @@ def recipe_name(recipe: str) -> str:
     return Path(recipe).stem
 
 
-def run_command(command: click.Command) -> None:
-    """Run a study's command line as `slimrec` runs its own: mistakes on one line each, its exit codes."""
+def run_command(command: Callable[[], object]) -> None:
+    """Run a command line as `slimrec` runs its own: mistakes on one line each, its exit codes."""
     try:
         command()
     except SlimrecError as error:

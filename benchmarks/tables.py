@@ -8,7 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.result import Comparison, LatencyRow, Model, Result
+from benchmarks.result import LatencyRow, Model, Result
 from benchmarks.runs import run_recipe
 
 RESULTS = Path(__file__).parent / "results"
@@ -50,7 +50,7 @@ def markdown(result: Result) -> str:
 
 def _row(variant: str, precision: str, models: list[Model], result: Result) -> str:
     first = models[0]
-    row = next((r for r in first.latency if (r.path, r.runtime, r.device) == ("cached", "onnxruntime", "cpu")), None)
+    row = first.served
     shipped = any(model.name == result.selected for model in models)
     name = variant if first.role == "baseline" else f"{variant} {precision}"
     cells = [
@@ -62,8 +62,8 @@ def _row(variant: str, precision: str, models: list[Model], result: Result) -> s
         _mean([model.top10_overlap for model in models], 3),
         f"{first.size_bytes / 1e6:.2f}" if row and first.size_bytes else "",
         f"{row.p50_ms:.3f}" if row else "",
-        _times(row, "ratio_to_teacher"),
-        _times(row, "ratio_to_teacher_text"),
+        times(row, "ratio_to_teacher"),
+        times(row, "ratio_to_teacher_text"),
     ]
     return "| " + " | ".join(cells) + " |"
 
@@ -73,9 +73,10 @@ def _mean(values: list[float | None], digits: int) -> str:
     return f"{fmean(known):.{digits}f}" if known else ""
 
 
-def _times(row: LatencyRow | None, name: str) -> str:
+def times(row: LatencyRow | None, name: str) -> str:
+    """How many times faster than what the field `name` compares with; empty where it was not measured."""
     ratio = getattr(row, name) if row else None
-    return f"{ratio.median:.1f}" if ratio else ""
+    return f"{ratio.median:.3g}" if ratio else ""
 
 
 def _notes(result: Result) -> list[str]:
@@ -85,9 +86,7 @@ def _notes(result: Result) -> list[str]:
         f"{result.protocol.split}, full ranking, seen items excluded; means over seeds {result.protocol.seeds}; "
         "* chosen by validation among its role.",
     ]
-    for found in result.comparisons:
-        low, high = found.ci95
-        notes.append(f"- {found.a} - {found.b}: {found.difference:+.4f} [{low:+.4f}, {high:+.4f}], {verdict(found)}")
+    notes += [f"- {found.a} - {found.b}: {found.gap}" for found in result.comparisons]
     if result.gate:
         word = "passed" if result.gate.passed else "failed"
         notes.append(
@@ -96,7 +95,7 @@ def _notes(result: Result) -> list[str]:
         )
     if result.transfer_ratio is not None:
         lead = next((c for c in result.comparisons if c.a.startswith("teacher") and c.b.startswith("control")), None)
-        tie = lead is not None and verdict(lead) == "a tie"
+        tie = lead is not None and lead.verdict == "tie"
         caveat = "; the teacher's own lead is a tie, so it says little" if tie else ""
         notes.append(f"- transfer ratio {result.transfer_ratio:.2f}{caveat}")
     if result.bundle:
@@ -105,12 +104,6 @@ def _notes(result: Result) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     notes.append(f"- {machine.cpu}, {machine.cores} cores; {versions}; commit {result.commit}")
     return notes
-
-
-def verdict(found: Comparison) -> str:
-    """What a paired interval says: a difference inside it is a tie."""
-    low, high = found.ci95
-    return "a tie" if low <= 0 <= high else ("higher" if low > 0 else "lower")
 
 
 if __name__ == "__main__":

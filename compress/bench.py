@@ -17,9 +17,9 @@ from benchmarks.candidates import CachedPath, IdMap, TextPath
 from benchmarks.cold_start import ColdStart, fresh_process
 from benchmarks.machine import describe_machine, fingerprint
 from benchmarks.measure import Latency, latency, speedup
-from compress.accuracy import DEPTH, accuracy_of
+from compress.accuracy import DEPTH, accuracy_of, baseline_rows, given_rows
 from compress.chain import Chain, gathered
-from compress.data.dataset import SETS, Cases, Dataset
+from compress.data.dataset import Cases, Dataset
 from compress.likes.bench import graphless_rows, like_accuracy, like_baseline_rows, logits_of
 from compress.likes.rows import LikeData
 from compress.models.folder import load_scorer, read_json, write_json
@@ -173,49 +173,6 @@ def _facts(candidate: Candidate, dataset: Dataset) -> dict[str, Any]:
         "top10_overlap": read_json(candidate.folder / "parity.json")[candidate.graph.name]["top10_overlap"],
         "latency": [],
     }
-
-
-def baseline_rows(folder: Path, dataset: Dataset) -> tuple[list[dict[str, Any]], dict[str, NDArray[np.int32]]]:
-    """The baselines' answers as rows of the same form. They are references: nothing of them is exported or timed."""
-    rows: list[dict[str, Any]] = []
-    ranks: dict[str, NDArray[np.int32]] = {}
-    for name, facts in read_json(folder / "baselines.json").items():
-        with np.load(folder / f"{name}.npz", allow_pickle=False) as tops:
-            kept = {set_name: tops[f"{set_name}_top"] for set_name in SETS}
-        accuracy, found = accuracy_of(lambda set_name, _cases, kept=kept: kept[set_name], dataset)  # type: ignore[misc]
-        ranks |= {f"{name}/{cases}": values for cases, values in found.items()}
-        row = {"name": name, "role": "baseline", "variant": name, "seed": None, "precision": "fp32"}
-        rows.append(
-            {**row, "accuracy": accuracy, "params": facts["params"], "size_bytes": 4 * facts["params"], "latency": []}
-        )
-    return rows, ranks
-
-
-def given_rows(
-    inputs: Inputs, dataset: Dataset, not_measured: list[dict[str, str]]
-) -> tuple[list[dict[str, Any]], dict[str, NDArray[np.int32]]]:
-    """Rows of the teachers that are answers in files, and in `not_measured` what files cannot tell."""
-    rows: list[dict[str, Any]] = []
-    ranks: dict[str, NDArray[np.int32]] = {}
-    for chain, folder in gathered(inputs, "prune"):
-        if not (folder / "answers.npz").exists():
-            continue
-        why = "its answers were given as files: there is no model to run"
-        not_measured.append({"what": f"latency, memory and size of {chain.role} {chain.name}", "why": why})
-        with np.load(folder / "answers.npz", allow_pickle=False) as tops:
-            kept = {name: tops[f"{name}_top"] for name in SETS if f"{name}_top" in tops.files}
-        for name in ("valid", "test"):
-            if len(dataset.cases(name)) and name not in kept:
-                judged = read_json(folder / "metrics.json")["coverage"][name]
-                why = f"its answers cover {judged['judged']} of {judged['cases']} {name} cases"
-                not_measured.append({"what": f"accuracy of {chain.role} {chain.name} on {name}", "why": why})
-        if "valid" not in kept:
-            continue  # what validation cannot choose has no row
-        accuracy, found = accuracy_of(lambda name, _cases, kept=kept: kept.get(name), dataset)  # type: ignore[misc]
-        row = {"name": f"{chain.name}-fp32", "role": chain.role, "variant": chain.variant, "seed": chain.seed}
-        ranks |= {f"{row['name']}/{cases}": values for cases, values in found.items()}
-        rows.append({**row, "precision": "fp32", "accuracy": accuracy, "latency": []})
-    return rows, ranks
 
 
 def answers(ranker: Ranker, cases: Cases, max_history: int, depth: int, batch: int = 256) -> NDArray[np.int32]:

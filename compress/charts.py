@@ -217,7 +217,7 @@ def comparisons(found: Sequence[Comparison]) -> go.Figure | None:
         return None
     figure = go.Figure()
     for outcome, colour in (("better", _BETTER), ("tie", _QUIET), ("worse", _WORSE)):
-        shown = [(at, item) for at, item in enumerate(found) if verdict(item) == outcome]
+        shown = [(at, item) for at, item in enumerate(found) if item.verdict == outcome]
         if shown:
             differences = [item.difference for _, item in shown]
             figure.add_scatter(
@@ -241,12 +241,6 @@ def comparisons(found: Sequence[Comparison]) -> go.Figure | None:
 def comparison_name(item: Comparison) -> str:
     """`a minus b`, with its segment."""
     return f"{item.a} minus {item.b}" + (f", {SEGMENTS[item.segment]}" if item.segment else "")
-
-
-def verdict(item: Comparison) -> str:
-    """`better`, `worse` or `tie`: a difference whose interval holds zero is a tie."""
-    low, high = item.ci95
-    return "better" if low > 0 else "worse" if high < 0 else "tie"
 
 
 def stages(found: Sequence[StageTime]) -> go.Figure | None:

@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -224,8 +225,7 @@ def _options(device: str, threads: int, jobs: int | None) -> tuple["RunOptions",
 
     jobs = jobs or (1 if chosen == "cuda" else min(4, cores_allowed()))
     threads = threads or max(1, cores_allowed() // jobs)
-    log = lambda line: errors.print(line, markup=False)  # noqa: E731
-    return RunOptions(device=chosen, threads=threads, log=log, progress=progress), jobs
+    return RunOptions(chosen, threads, log=partial(errors.print, markup=False), progress=progress), jobs
 
 
 def _print_result(result: "Result", folder: Path) -> None:
@@ -247,9 +247,8 @@ def _print_result(result: "Result", folder: Path) -> None:
         pad_edge=False,
     )
     for model in result.models:
-        test, own = model.accuracy.test, [r for r in model.latency if r.path == "cached" and r.runtime == "onnxruntime"]
+        test, latency = model.accuracy.test, model.served
         ci = test.leading_ci95
-        latency = own[0] if own else None
         table.add_row(
             model.name + (" <- ships" if model.name == result.selected else ""),
             model.role + (" *" if model.chosen else ""),
@@ -264,9 +263,7 @@ def _print_result(result: "Result", folder: Path) -> None:
     console().print(table)
     click.echo("* chosen by validation among its role")
     for comparison in result.comparisons:
-        low, high = comparison.ci95
-        verdict = "a tie" if low <= 0 <= high else ("better" if low > 0 else "worse")
-        click.echo(f"{comparison.a} - {comparison.b}: {comparison.difference:+.4f} [{low:+.4f}, {high:+.4f}] {verdict}")
+        click.echo(f"{comparison.a} - {comparison.b}: {comparison.gap}")
     if result.gate is not None:
         gate = result.gate
         word = "passed" if gate.passed else "failed"

@@ -66,7 +66,6 @@ def render_report(result: Result, details: Details) -> str:
         raw_times=bool(details.latency_ms),
         headline=charts.headline_latency,
         value_of=charts.value_of,
-        verdict=charts.verdict,
         comparison_name=charts.comparison_name,
         plotly=Markup(get_plotlyjs()),
     )

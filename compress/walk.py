@@ -53,12 +53,17 @@ class Walk:
         self.recipe, self.store, self.options, self.helped, self.helper = recipe, store, options, helped, helper
         self.run, self.started = Run(), time.time()
         self.taken: set[Path] = set()
+        self.others_build = False  # whether somebody held the lock of a step that could be taken
         self.waiting = [step for step in steps(recipe) if not (helper and step.stage.scope == "gather")]
         self.order = {(step.stage.name, step.chain): place for place, step in enumerate(self.waiting)}
 
     def to_the_end(self) -> Run:
         while self.waiting:
+            self.others_build = False
             if not self._advance():
+                if not self.others_build:
+                    waiting = ", ".join(step.title for step in self.waiting)
+                    raise RuntimeError(f"nobody builds what these steps wait for: {waiting}")
                 time.sleep(PAUSE)
         return self.run
 
@@ -80,6 +85,7 @@ class Walk:
         speaking = replace(self.options, log=partial(_say, self.options, step.title))
         artifact = self.store.build_unless_locked(step.stage, step.config, inputs, speaking)
         if artifact is None:
+            self.others_build = True
             return False
         helped = self.helped and artifact.sealed_at >= self.started and artifact.path not in self.taken
         self.taken.add(artifact.path)

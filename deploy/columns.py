@@ -72,6 +72,16 @@ class Columns:
         return self.values[name]
 
 
+def check_size(path: Path, most: int) -> None:
+    """Raises UsageError where the file cannot be read or has more than `most` bytes."""
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+    if size > most:
+        raise UsageError(f"{path}: larger than {most} bytes; split the data (got {size})")
+
+
 def read_columns(path: Path, list_separator: str = " ") -> Columns:
     """All columns of an atomic (`.inter`, `.item`, `.net`, `.tsv`), `.csv` or `.parquet` file as text.
 
@@ -81,12 +91,7 @@ def read_columns(path: Path, list_separator: str = " ") -> Columns:
     reader = {".csv": _csv, **dict.fromkeys(ATOMIC_SUFFIXES, _atomic)}.get(path.suffix)
     if reader is None and path.suffix != ".parquet":
         raise UsageError(f"{path}: a table is .inter, .item, .csv or .parquet (got {path.suffix or path.name!r})")
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
-    if size > MAX_FILE_BYTES:
-        raise UsageError(f"{path}: larger than {MAX_FILE_BYTES} bytes; split the data (got {size})")
+    check_size(path, MAX_FILE_BYTES)
     columns = reader(path, _text(path)) if reader else _parquet(path, list_separator)
     if not columns.lines:
         raise UsageError(f"{path}: no rows after the header; the file must hold data (got 0 rows)")

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 
@@ -65,19 +66,22 @@ class Published:
             for model in result.models:
                 if model.role not in ("student", "control") or not model.name.endswith(f"-{precision}") or model.seed:
                     continue
-                for row in model.latency:
-                    if (row.path, row.runtime, row.device) == ("cached", "onnxruntime", "cpu"):
-                        yield result, model, row
+                if model.served is not None:
+                    yield result, model, model.served
 
     @cached_property
     def gates(self) -> str:
-        """The published teachers and controls on validation, as a reason says it."""
-        told = [
-            f"{result.recipe}, {result.dataset.interactions / result.dataset.items:.0f} events an item: teacher "
-            f"{result.gate.teacher_valid:.4f}, control {result.gate.control_valid:.4f}"
-            for result, _ in self.runs
-            if result.gate is not None
-        ]
+        """The published teachers and controls on validation, as a reason says it (the LM alone, if measured)."""
+        told = []
+        for result, _ in self.runs:
+            if result.gate is None:
+                continue
+            alone = [model.accuracy.valid.ndcg_10 or 0.0 for model in result.models if model.variant == "teacher-lm"]
+            told.append(
+                f"{result.recipe}, {result.dataset.interactions / result.dataset.items:.0f} events an item: "
+                + (f"LM alone {fmean(alone):.4f}, " if alone else "")
+                + f"teacher {result.gate.teacher_valid:.4f}, control {result.gate.control_valid:.4f}"
+            )
         return "; ".join(told)
 
     def int8(self) -> tuple[float, float] | None:

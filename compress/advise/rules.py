@@ -106,7 +106,7 @@ def teacher(facts: Facts, _budget: Budget, published: Published) -> Advice:
                       "as files with target.method given_vectors or given_lists")  # fmt: skip
     told = f"{target.density:.0f} events an item, {target.per_user:g} of a median user"
     if target.density >= DENSE and target.per_user > SHORT_HISTORIES and _ease_fits(target):
-        lm = f"what users do together is what texts lack (LM alone: {published.gates})"
+        lm = f"what users do together is what texts lack ({published.gates})"
         reason = f"{told}, dense: {lm}. {finding('dense')}"
         return Advice(
             "teacher", "two-level, mixed with control and EASE", reason, {"mix": {"members": ["control", "ease"]}}

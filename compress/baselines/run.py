@@ -2,9 +2,9 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import Field, TypeAdapter, field_validator
@@ -60,31 +60,15 @@ def _ranking_report(
 ) -> dict[str, Any]:
     data = Dataset.open(folder)
     valid = data.cases("valid")
+
+    def value(trial: Trial) -> float:
+        return float(ndcg(ranks_of(top_of_cases(trial.model, valid, 10), valid.targets), 10).mean())
+
     report: dict[str, Any] = {}
     for model in models:
-        started = time.perf_counter()
-        best: Trial | None = None
-        best_value, trials = -1.0, []
-        for trial in options.progress(model.trials(data), model.name, None):
-            value = float(ndcg(ranks_of(top_of_cases(trial.model, valid, 10), valid.targets), 10).mean())
-            trials.append({"settings": trial.settings, "valid_ndcg@10": value})
-            if value > best_value:
-                best, best_value = trial, value
-        if best is None:
-            raise ValueError(f"{model.name} tried nothing")
+        best, report[model.name] = _best(model, model.trials(data), value, "ndcg@10", options)
         tops = {f"{name}_top": top_of_cases(best.model, data.cases(name), DEPTH) for name in SETS}
         np.savez(out / f"{model.name}.npz", **tops)  # type: ignore[arg-type]  # numpy types **arrays as a bool
-        options.log(
-            f"{model.name}: valid ndcg@10 {best_value:.4f} with {best.settings or 'no settings'} "
-            f"({time.perf_counter() - started:.1f} s)"
-        )
-        report[model.name] = {
-            "entry": model.model_dump(mode="json"),
-            "settings": best.settings,
-            "params": best.params,
-            "valid_ndcg@10": best_value,
-            "trials": trials,
-        }
     return report
 
 
@@ -97,29 +81,35 @@ def _like_report(
     labels = task.data["valid"].labels
     report: dict[str, Any] = {}
     for model in models:
-        started = time.perf_counter()
-        best: LikeTrial | None = None
-        best_value, trials = -1.0, []
-        for trial in options.progress(model.like_trials(task), model.name, None):
-            value = auc(trial.valid, labels) or 0.0
-            trials.append({"settings": trial.settings, "valid_auc": value})
-            if value > best_value:
-                best, best_value = trial, value
-        if best is None:
-            raise ValueError(f"{model.name} tried nothing")
+        trials = model.like_trials(task)
+        best, report[model.name] = _best(model, trials, lambda trial: auc(trial.valid, labels) or 0.0, "auc", options)
         write_logits(out / f"{model.name}.npz", best.logits())
-        options.log(
-            f"{model.name}: valid AUC {best_value:.4f} with {best.settings or 'no settings'} "
-            f"({time.perf_counter() - started:.1f} s)"
-        )
-        report[model.name] = {
-            "entry": model.model_dump(mode="json"),
-            "settings": best.settings,
-            "params": best.params,
-            "valid_auc": best_value,
-            "trials": trials,
-        }
     return report
+
+
+AnyTrial = TypeVar("AnyTrial", Trial, LikeTrial)
+
+
+def _best(
+    model: Baseline, trials: Iterator[AnyTrial], value: Callable[[AnyTrial], float], metric: str, options: RunOptions
+) -> tuple[AnyTrial, dict[str, Any]]:
+    """The trial of highest validation value, the first of equals, and the model's lines of `baselines.json`."""
+    started = time.perf_counter()
+    best: AnyTrial | None = None
+    best_value, tried = -1.0, []
+    for trial in options.progress(trials, model.name, None):
+        found = value(trial)
+        tried.append({"settings": trial.settings, f"valid_{metric}": found})
+        if found > best_value:
+            best, best_value = trial, found
+    if best is None:
+        raise ValueError(f"{model.name} tried nothing")
+    options.log(
+        f"{model.name}: valid {metric} {best_value:.4f} with {best.settings or 'no settings'} "
+        f"({time.perf_counter() - started:.1f} s)"
+    )
+    facts = {"entry": model.model_dump(mode="json"), "settings": best.settings, "params": best.params}
+    return best, {**facts, f"valid_{metric}": best_value, "trials": tried}
 
 
 def fitted(name: str, report: Mapping[str, Any], data: Dataset) -> ItemItem | ItemBias:

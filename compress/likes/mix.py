@@ -20,6 +20,7 @@ from compress.likes.rows import SPLITS, LikeData, Split, read_logits, write_logi
 from compress.likes.stages import LOGITS
 from compress.models.folder import load_array, load_text, write_model
 from compress.stage import Inputs, RunOptions
+from compress.training.convex import minimise
 from deploy.errors import UsageError
 
 Logits = Mapping[Split, NDArray[np.float64]]
@@ -79,18 +80,12 @@ class Pool:
     def weights(self, among: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Non-negative weights in units of spread and the bias, (members + 1,), most likely on the rows `among`."""
         rows, labels = torch.from_numpy(self.valid[among]), self.labels[torch.from_numpy(among)]
-        free = torch.full((rows.shape[1] + 1,), -1.0, dtype=torch.float64, requires_grad=True)
-        optimizer = torch.optim.LBFGS([free], max_iter=200, line_search_fn="strong_wolfe")
 
-        def loss() -> Tensor:
-            optimizer.zero_grad()
+        def loss(free: Tensor) -> Tensor:
             mixed = rows @ functional.softplus(free[:-1]) + free[-1]
-            value = functional.binary_cross_entropy_with_logits(mixed, labels)
-            value.backward()  # type: ignore[no-untyped-call]
-            return value
+            return functional.binary_cross_entropy_with_logits(mixed, labels)
 
-        optimizer.step(loss)  # type: ignore[no-untyped-call]
-        best = free.detach()
+        best = minimise(torch.full((rows.shape[1] + 1,), -1.0, dtype=torch.float64), loss)
         return np.asarray(torch.cat([functional.softplus(best[:-1]), best[-1:]]).numpy(), np.float64)
 
     def mixed(self, weights: NDArray[np.float64], members: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:

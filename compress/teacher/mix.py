@@ -30,6 +30,7 @@ from compress.store import link_tree
 from compress.task import task_of
 from compress.teacher.cache import CachedScores, cached_scores
 from compress.training import seed_everything
+from compress.training.convex import minimise
 from deploy.errors import UsageError
 
 MOST_CASES = 4096
@@ -43,9 +44,8 @@ class MixConfig(StageConfig):
 
     skipped: ClassVar = {"members": []}
     members: tuple[str, ...] = Field(default=(), max_length=16)
-    folds: Annotated[int, Field(ge=2, le=100)] = (
-        5  # the mix's validation ranks are those of weights that did not see the user
-    )
+    # validation ranks are those of weights that did not see the user
+    folds: Annotated[int, Field(ge=2, le=100)] = 5
     cached_scores: CachedScores = 100
     domain: str = "target"
 
@@ -172,19 +172,13 @@ class _Fitting:
         shares where no case is left."""
         rows = torch.from_numpy(self.fair if held_out is None else self.fair & ~held_out)
         scores, targets = self.scores[:, rows], self.targets[rows]
-        free = torch.full((len(scores),), -1.0, requires_grad=True)
-        optimizer = torch.optim.LBFGS([free], max_iter=100, line_search_fn="strong_wolfe")
 
-        def loss() -> Tensor:
-            optimizer.zero_grad()
-            mixed = torch.einsum("m,mci->ci", functional.softplus(free), scores)
-            value = functional.cross_entropy(mixed, targets)
-            value.backward()  # type: ignore[no-untyped-call]
-            return value
+        def loss(free: Tensor) -> Tensor:
+            return functional.cross_entropy(torch.einsum("m,mci->ci", functional.softplus(free), scores), targets)
 
-        if rows.any():
-            optimizer.step(loss)  # type: ignore[no-untyped-call]
-        units = np.asarray(functional.softplus(free.detach()).double().numpy(), np.float64)
+        start = torch.full((len(scores),), -1.0)
+        best = minimise(start, loss) if rows.any() else start
+        units = np.asarray(functional.softplus(best).double().numpy(), np.float64)
         return np.where(self.spread > 0, units / np.maximum(self.spread, 1e-12), 0.0)
 
     def shares(self, weights: NDArray[np.float64]) -> list[float]:

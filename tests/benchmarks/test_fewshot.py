@@ -57,7 +57,7 @@ def test_draws_are_averaged_and_teachers_compared_in_pairs() -> None:
     assert "| model | role | K = 5 | K = 20 |" in text and "| control | control |  | 0.5000" in text
     assert (
         "(0.5000 to 0.7500)" in text
-        and "- K = 20: meta - scratch: +0.0000 [+0.0000, +0.0000], a tie; p 1.000 after Holm" in text
+        and "- K = 20: meta - scratch: +0.0000 [+0.0000, +0.0000], tie; p 1.000 after Holm" in text
     )
 
 

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from compress.accuracy import given_rows
 from compress.baselines.run import BaselinesConfig, train_baselines
-from compress.bench import given_rows
 from compress.data.dataset import Dataset
 from compress.distil.distil import DistilConfig, distil
 from compress.distil.losses import ListwiseKL

@@ -176,7 +176,7 @@ def test_pareto_front_by_hand() -> None:
 def test_verdicts() -> None:
     def compared(low: float, high: float) -> str:
         item = {"a": "a", "b": "b", "metric": "ndcg@10", "difference": 0, "ci95": [low, high]}
-        return charts.verdict(Comparison.model_validate(item))
+        return Comparison.model_validate(item).verdict
 
     assert [compared(0.1, 0.2), compared(-0.1, 0.1), compared(-0.2, -0.1)] == ["better", "tie", "worse"]
 

@@ -1,5 +1,13 @@
 """Steps side by side: the same files, told in one place, whoever built them."""
 
+import pytest
+
+from compress.pipeline import STAGES
+from compress.recipe_file import load_recipe
+from compress.stage import RunOptions
+from compress.store import Store
+from compress.walk import Walk
+
 
 def test_three_at_work_make_the_same_files(tiny_run, tiny_runner, tmp_path):
     done = tiny_runner(tmp_path / "out", tmp_path / "store", jobs=3)
@@ -25,3 +33,11 @@ def test_a_mistake_that_a_worker_meets_is_told_once(refused, tmp_path):
     untaught = [word for stage in stages for word in ("--set", f"variants.text.{stage}=none")]
     lines = refused(2, "run", "tiny", *folders, "--jobs", "2", *untaught)
     assert sum("a text student needs a teacher" in line for line in lines) == 1
+
+
+def test_a_step_that_nobody_builds_is_an_error_not_a_wait(request, tmp_path):
+    recipe = load_recipe(request.config.rootpath / "recipes" / "tiny.yaml", STAGES)
+    walk = Walk(recipe, Store(tmp_path), RunOptions(threads=1))
+    walk.waiting = [step for step in walk.waiting if step.title == "source teacher"]  # what it reads is never built
+    with pytest.raises(RuntimeError, match=r"nobody builds.*source teacher"):
+        walk.to_the_end()

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.columns import MAX_FILE_BYTES, Problems, read_columns
+from deploy.columns import MAX_FILE_BYTES, Problems, check_size, read_columns
 from deploy.errors import UsageError
 
 MAX_LIST = 10_000
@@ -104,12 +104,7 @@ def _position(text: str) -> int:
 
 
 def _json_lines(path: Path, problems: Problems) -> Iterator[RankedList]:
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
-    if size > MAX_FILE_BYTES:
-        raise UsageError(f"{path}: larger than {MAX_FILE_BYTES} bytes; split the data (got {size})")
+    check_size(path, MAX_FILE_BYTES)
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from compress.data.arrays import check_dim, open_floats
 from compress.store import file_sha256
-from deploy.columns import Problems
+from deploy.columns import Problems, check_size
 from deploy.errors import UsageError
 
 MAX_FILE_BYTES = 16 << 30
@@ -58,7 +58,7 @@ def read_vectors(path: Path, ids: Path | None, id_column: str, wanted: Sequence[
     readers[".safetensors"] = lambda: _safetensors(path, row_of)
     if path.suffix not in readers:
         raise UsageError(f"{path}: vectors are {', '.join(SUFFIXES)} (got {path.suffix or path.name!r})")
-    _check_size(path, MAX_FILE_BYTES)
+    check_size(path, MAX_FILE_BYTES)
     problems = Problems(path)
     values: NDArray[np.float32] | None = None
     found = np.zeros(len(wanted), bool)
@@ -90,15 +90,6 @@ def read_vectors(path: Path, ids: Path | None, id_column: str, wanted: Sequence[
     return Vectors(values, found, unknown, first_unknown)
 
 
-def _check_size(path: Path, most: int) -> None:
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
-    if size > most:
-        raise UsageError(f"{path}: larger than {most} bytes (got {size})")
-
-
 def _npy(path: Path, ids: Path | None) -> Iterator[Part]:
     if ids is None:
         raise UsageError(f"{path}: an .npy file needs the ids of its rows in a file of their own (got none)")
@@ -113,7 +104,7 @@ def _npy(path: Path, ids: Path | None) -> Iterator[Part]:
 
 
 def _lines(path: Path) -> list[str]:
-    _check_size(path, MAX_IDS_BYTES)
+    check_size(path, MAX_IDS_BYTES)
     try:
         text = path.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("utf-8")
     except UnicodeDecodeError as error:
