@@ -77,14 +77,13 @@ def history_graph(model: SequenceModel | Mix, table: Table = "fp32", vectors_giv
         scores = _mixed_scores(g, model, table, vectors_given)
     else:
         scores = _sequence_scores(g, model, "history", table, "vectors" if vectors_given else None)
-    # one column of padding in front, so that row 0 is always excluded
-    seen = g.add("Pad", "history", g.ints(0, 1, 0, 0), name="seen_and_padding")
-    excluded = g.add("Concat", seen, "exclude", name="excluded", axis=1)
+    padding = g.add("Sub", "history", "history", name="padding_rows")  # row 0, which is always excluded
+    excluded = g.add("Concat", padding, "history", "exclude", name="excluded", axis=1)
     nothing = g.add(
-        "Expand",
-        g.constant("minus_infinity", np.float32(-np.inf)),
+        "ConstantOfShape",
         g.add("Shape", excluded, name="excluded_shape"),
         name="nothing",
+        value=numpy_helper.from_array(np.array([-np.inf], np.float32)),
     )
     allowed = g.add("ScatterElements", scores, excluded, nothing, name="allowed", axis=1)
     g.nodes.append(
@@ -195,55 +194,105 @@ def _encode(g: GraphBuilder, model: SequenceModel, history: str, vectors: str) -
     """The nodes of `SequenceEncoder.last`: (batch, length, dim) -> user vectors (batch, dim)."""
     g.add("Shape", history, name="length", start=1, end=2)
     known = g.add("Greater", history, g.constant("zero", np.int64(0)), name="known")
-    hidden_or_not = g.add(
-        "Where",
-        known,
-        g.constant("shown", np.float32(0)),
-        g.constant("masked", np.float32(MASKED)),
-        name="padding_bias",
-    )
-    padding = g.add("Unsqueeze", hidden_or_not, g.ints(1, 2), name="padding")
     hidden = vectors
     *earlier, final = model.encoder.each_block()
-    for index, block in enumerate(earlier):
-        hidden = _block(g, block, hidden, padding, f"block{index}")
-    return g.layer_norm(_newest(g, final, hidden, padding, f"block{len(earlier)}"), model.encoder.norm, "user")
+    if earlier:
+        known_to_each = g.add("Unsqueeze", known, g.ints(1, 2), name="known_to_each")
+        for index, block in enumerate(earlier):
+            hidden = _block(g, block, hidden, known_to_each, f"block{index}")
+    known_to_newest = g.add("Unsqueeze", known, g.ints(1), name="known_to_newest")
+    newest = _newest(g, final, hidden, known_to_newest, f"block{len(earlier)}")
+    return g.layer_norm(newest, model.encoder.norm, "user")
 
 
-def _block(g: GraphBuilder, block: Block, hidden: str, padding: str, name: str) -> str:
-    """A block over all events: (batch, length, dim) -> the same."""
+def _block(g: GraphBuilder, block: Block, hidden: str, known: str, name: str) -> str:
+    """A block over all events: (batch, length, dim) -> the same. known: (batch, 1, 1, length) bool."""
     normed = g.layer_norm(hidden, block.attention_norm, f"{name}.attention_norm")
     query = _heads(g, block, g.linear(normed, block.query, f"{name}.query"), f"{name}.query_heads", [0, 2, 1, 3])
-    mixed = _attend(g, block, query, normed, padding, name, last=False)
+    key = _heads(g, block, g.linear(normed, block.key, f"{name}.key"), f"{name}.key_heads", [0, 2, 3, 1])
+    value = _heads(g, block, g.linear(normed, block.value, f"{name}.value"), f"{name}.value_heads", [0, 2, 1, 3])
+    scaling = g.constant(f"{name}.scaling", np.float32(block.head_dim**-0.5))
+    similarity = g.add("MatMul", query, key, name=f"{name}.similarity")
+    scaled = g.add("Mul", similarity, scaling, name=f"{name}.scaled")
+    mixed = g.add("MatMul", _attention(g, scaled, _biases(g, block, name), known, name), value, name=f"{name}.mixed")
     by_event = g.add("Transpose", mixed, name=f"{name}.by_event", perm=[0, 2, 1, 3])
     flat = g.add("Reshape", by_event, g.ints(0, 0, block.heads * block.head_dim), name=f"{name}.flat")
     return _feed_forward(g, block, hidden, g.linear(flat, block.output, f"{name}.output"), name, g.linear)
 
 
-def _newest(g: GraphBuilder, block: Block, hidden: str, padding: str, name: str) -> str:
-    """The last block for the newest event alone: (batch, length, dim) -> (batch, dim). Two dimensions, so that a linear
-    map and its bias are one node and heads need no transposing."""
+def _heads(g: GraphBuilder, block: Block, x: str, name: str, order: list[int]) -> str:
+    split = g.add("Reshape", x, g.ints(0, 0, block.heads, block.head_dim), name=f"{name}_split")
+    return g.add("Transpose", split, name=name, perm=order)
+
+
+def _biases(g: GraphBuilder, block: Block, name: str) -> str:
+    """The bias by distance, the future masked, cut to the history: (heads, length, length)."""
+    by_distance = block.distance_bias.detach().cpu().numpy()
+    steps = np.arange(by_distance.shape[1])
+    distance = steps[:, None] - steps[None, :]
+    square = np.where(distance >= 0, by_distance[:, np.maximum(distance, 0)], MASKED).astype(np.float32)
+    whole = g.constant(f"{name}.distance_bias", square)
+    twice = g.add("Concat", f"{g.scope}length", f"{g.scope}length", name=f"{name}.bias_end", axis=0)
+    return g.add("Slice", whole, g.ints(0, 0), twice, g.ints(1, 2), name=f"{name}.bias")
+
+
+def _newest(g: GraphBuilder, block: Block, hidden: str, known: str, name: str) -> str:
+    """The last block for the newest event alone: (batch, length, dim) -> (batch, dim). known: (batch, 1, length) bool.
+
+    One event asks, so no event needs a key or a value of its own: see `absorbed`. Two dimensions, so that a linear map
+    and its bias are one node.
+    """
     normed = g.layer_norm(hidden, block.attention_norm, f"{name}.attention_norm")
     newest = g.constant("newest", np.int64(-1))
     residual = g.add("Gather", hidden, newest, name=f"{name}.newest", axis=1)
     asked = g.add("Gather", normed, newest, name=f"{name}.newest_normed", axis=1)
-    query = g.flat_linear(asked, block.query, f"{name}.query")
-    query = g.add("Reshape", query, g.ints(0, block.heads, 1, block.head_dim), name=f"{name}.query_heads")
-    mixed = _attend(g, block, query, normed, padding, name, last=True)
-    flat = g.add("Reshape", mixed, g.ints(0, block.heads * block.head_dim), name=f"{name}.flat")
-    return _feed_forward(g, block, residual, g.flat_linear(flat, block.output, f"{name}.output"), name, g.flat_linear)
+    asks, answers = absorbed(block)
+    dim = block.query.in_features
+    query = g.flat_linear(asked, asks, f"{name}.query")
+    query = g.add("Reshape", query, g.ints(0, block.heads, dim), name=f"{name}.query_heads")
+    events = g.add("Transpose", normed, name=f"{name}.events", perm=[0, 2, 1])
+    similarity = g.add("MatMul", query, events, name=f"{name}.similarity")
+    weights = _attention(g, similarity, _newest_bias(g, block, name), known, name)
+    mixed = g.add("MatMul", weights, normed, name=f"{name}.mixed")
+    flat = g.add("Reshape", mixed, g.ints(0, block.heads * dim), name=f"{name}.flat")
+    return _feed_forward(g, block, residual, g.flat_linear(flat, answers, f"{name}.output"), name, g.flat_linear)
 
 
-def _attend(g: GraphBuilder, block: Block, query: str, normed: str, padding: str, name: str, last: bool) -> str:
-    """query (batch, heads, queries, head_dim) over all events -> mixed values of the same shape."""
-    key = _heads(g, block, g.linear(normed, block.key, f"{name}.key"), f"{name}.key_heads", [0, 2, 3, 1])
-    value = _heads(g, block, g.linear(normed, block.value, f"{name}.value"), f"{name}.value_heads", [0, 2, 1, 3])
-    weights = g.add("MatMul", query, key, name=f"{name}.similarity")
-    scaling = g.constant(f"{name}.scaling", np.float32(block.head_dim**-0.5))
-    scaled = g.add("Mul", weights, scaling, name=f"{name}.scaled")
-    biased = g.add("Add", scaled, _bias(g, block, name, last), name=f"{name}.biased")
-    shown = g.add("Softmax", g.add("Add", biased, padding, name=f"{name}.shown"), name=f"{name}.attention", axis=-1)
-    return g.add("MatMul", shown, value, name=f"{name}.mixed")
+def absorbed(block: Block) -> tuple[nn.Linear, nn.Linear]:
+    """(query, output) of attention whose keys and values are the normed events themselves, for each head.
+
+    A key's map goes into the query, q . (Wk n) = (Wk^T q) . n, with the scaling; a value's into the output, after the
+    weighted sum (DeepSeek-V2, section 2.1.2, "absorbed"). A key's bias adds the same to every event, which the softmax
+    does not see; a value's passes through it, since weights sum to 1. Query: dim -> heads * dim; output: back.
+    """
+    heads, size, dim = block.heads, block.head_dim, block.query.in_features
+    with torch.no_grad():
+        query, key, value = (
+            part.weight.double().view(heads, size, dim) for part in (block.query, block.key, block.value)
+        )
+        output = block.output.weight.double().view(dim, heads, size)
+        asks, answers = nn.Linear(dim, heads * dim), nn.Linear(heads * dim, dim)
+        scaled_key = key * size**-0.5
+        asks.weight.copy_(torch.einsum("hsk,hsq->hkq", scaled_key, query).flatten(0, 1))
+        asks.bias.copy_(torch.einsum("hsk,hs->hk", scaled_key, block.query.bias.double().view(heads, size)).flatten())
+        answers.weight.copy_(torch.einsum("ohs,hsv->ohv", output, value).flatten(1))
+        answers.bias.copy_(block.output.bias + block.output.weight @ block.value.bias)
+    return asks, answers
+
+
+def _newest_bias(g: GraphBuilder, block: Block, name: str) -> str:
+    """The bias by distance from the newest event, cut to the history: (heads, length)."""
+    start = g.add("Neg", f"{g.scope}length", name=f"{name}.bias_start")
+    whole = g.constant(f"{name}.distance_bias", block.distance_bias.detach().cpu().numpy()[:, ::-1])
+    end = g.constant("end", np.array([2**62], np.int64))
+    return g.add("Slice", whole, start, end, g.ints(1), name=f"{name}.bias")
+
+
+def _attention(g: GraphBuilder, similarity: str, bias: str, known: str, name: str) -> str:
+    """How much each event is listened to; padding, where anything is known, not at all."""
+    masked = g.constant("masked", np.float32(MASKED))
+    shown = g.add("Add", similarity, g.add("Where", known, bias, masked, name=f"{name}.shown"), name=f"{name}.biased")
+    return g.add("Softmax", shown, name=f"{name}.attention", axis=-1)
 
 
 def _feed_forward(
@@ -253,27 +302,3 @@ def _feed_forward(
     up = linear(g.layer_norm(attended, block.neuron_norm, f"{name}.neuron_norm"), block.up, f"{name}.up")
     down = linear(g.add("Gelu", up, name=f"{name}.gelu"), block.down, f"{name}.down")
     return g.add("Add", attended, down, name=f"{name}.out")
-
-
-def _heads(g: GraphBuilder, block: Block, x: str, name: str, order: list[int]) -> str:
-    split = g.add("Reshape", x, g.ints(0, 0, block.heads, block.head_dim), name=f"{name}_split")
-    return g.add("Transpose", split, name=name, perm=order)
-
-
-def _bias(g: GraphBuilder, block: Block, name: str, last: bool) -> str:
-    """The bias by distance, cut to the history's length: (heads, 1, length) for the newest event, else (heads, length,
-    length) with the future masked."""
-    by_distance = block.distance_bias.detach().cpu().numpy()
-    longest = by_distance.shape[1]
-    if last:
-        start = g.add("Neg", f"{g.scope}length", name=f"{name}.bias_start")
-        whole = g.constant(f"{name}.distance_bias", by_distance[:, None, ::-1])
-        return g.add(
-            "Slice", whole, start, g.constant("end", np.array([2**62], np.int64)), g.ints(2), name=f"{name}.bias"
-        )
-    steps = np.arange(longest)
-    distance = steps[:, None] - steps[None, :]
-    square = np.where(distance >= 0, by_distance[:, np.maximum(distance, 0)], MASKED).astype(np.float32)
-    whole = g.constant(f"{name}.distance_bias", square)
-    twice = g.add("Concat", f"{g.scope}length", f"{g.scope}length", name=f"{name}.bias_end", axis=0)
-    return g.add("Slice", whole, g.ints(0, 0), twice, g.ints(1, 2), name=f"{name}.bias")

@@ -18,7 +18,7 @@ from onnx import numpy_helper
 from compress.data.dataset import Dataset
 from compress.models.folder import load_sequence, load_text, model_facts, read_json, write_model
 from compress.models.sequence import BlockShape, SequenceModel, SequenceShape
-from compress.quantize.graph import history_graph, quantize_rows
+from compress.quantize.graph import absorbed, history_graph, quantize_rows
 from compress.quantize.parity import ParityError, centred_cosine, history_parity, text_parity
 from compress.quantize.quantize import QuantizeConfig, quantize
 from compress.quantize.quantizers import Int8Dynamic, Int8PerRow
@@ -189,6 +189,7 @@ class TestEveryHistoryGraph:
         WRITERS[precision](model, path)
         table = (n_items + 1) * (dim * 4 if precision == "fp32" else dim + 4)
         rest = 4 * sum(p.numel() for p in model.encoder.parameters())
+        rest += 4 * sum(part.weight.numel() for part in absorbed(model.encoder.each_block()[-1]))
         weights = [numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer]
         assert table < sum(array.nbytes for array in weights) < table + rest + 4 * 2 * LONGEST**2 + 2000
         assert path.stat().st_size < table + rest + 30_000
