@@ -129,14 +129,14 @@ def train_student(
     what: str,
     start_competes: bool = False,
 ) -> Fit:
-    """Minimise the next item's cross-entropy over the warm catalogue, mixed with `loss` where there is a teacher."""
+    """Minimise the next item's cross-entropy, mixed with `loss` where there is a teacher."""
     student.to(options.device)
     sequences = dataset.train_sequences()
-    sampler = training.softmax.sampler(sequences, rng)
+    sampler = training.softmax.sampler(sequences, dataset.n_items, rng)
 
     def epoch(_number: int) -> Iterator[Tensor]:
         for batch in batches(sequences, student.shape.max_history, training, rng):
-            yield student_loss(student, batch, teaching, loss, training.label_smoothing, sampler)
+            yield student_loss(student, batch, teaching, loss, training, sampler)
 
     def validate(_number: int) -> float:
         return validation_ndcg(student.folded(), dataset)
@@ -150,17 +150,19 @@ def student_loss(
     batch: tuple[Tensor, Tensor, Tensor],
     teaching: Teaching,
     loss: SequenceLoss,
-    label_smoothing: float = 0.0,
+    training: Training,
     sampler: Sampler | None = None,
 ) -> Tensor:
-    """One batch of `windows` -> the mixed loss, a scalar in nats. Without a sampler over the whole warm catalogue."""
+    """One batch of `windows` -> the mixed loss, a scalar in nats. Without a sampler every candidate is scored."""
     inputs, targets, positions = batch
     device = student.table.free.device
     at, listed, scores = positions[positions >= 0], None, None
     if not isinstance(loss, Skip) and teaching.items is not None and teaching.scores is not None:
         listed, scores = teaching.items[at].to(device), teaching.scores[at].to(device)
-    pair, cold = (inputs.to(device), targets.to(device)), student.table.warm[:, 0] == 0
-    hard, logits, columns = next_item_loss(student.table, student.encoder, pair, cold, label_smoothing, sampler, listed)
+    pair, left_out = (inputs.to(device), targets.to(device)), training.softmax.left_out(student.table.warm[:, 0] > 0)
+    hard, logits, columns = next_item_loss(
+        student.table, student.encoder, pair, left_out, training.label_smoothing, sampler, listed
+    )
     if columns is None or scores is None:
         return hard
     assert isinstance(loss, ListwiseKL)

@@ -99,7 +99,9 @@ def _prune_sequence(
     calibration = np.array_split(rng.permutation(len(cut.inputs)), -(-len(cut.inputs) // 64))[:CALIBRATION_BATCHES]
 
     def losses() -> Iterator[Tensor]:
-        return (student_loss(student, cut.batch(index), teaching, config.loss) for index in calibration)
+        return (
+            student_loss(student, cut.batch(index), teaching, config.loss, structured.recovery) for index in calibration
+        )
 
     _cut(student.encoder, structured, losses)
     student.shape = student.encoder.shape

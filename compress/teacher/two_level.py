@@ -170,7 +170,8 @@ class TwoLevelTeacher(nn.Module):
         """Train on the domain's training events; leaves the state with the best validation NDCG@10."""
         training = config.training
         sequences = dataset.train_sequences()
-        sampler = training.softmax.sampler(sequences, rng)
+        sampler = training.softmax.sampler(sequences, dataset.n_items, rng)
+        left_out = training.softmax.left_out(self.warm[:, 0] > 0)
         wordings = Wordings(config.rewording, dataset, rng)
         device = self.ids.device
 
@@ -189,9 +190,9 @@ class TwoLevelTeacher(nn.Module):
                     items = _some_items(targets, config.texts_per_step, rng)
                     fresh = torch.from_numpy(items).to(device)
                     texts = wordings(items) if config.rewording.active else None
-                table, cold = partial(self.table, fresh, texts), self.warm[:, 0] == 0
+                table = partial(self.table, fresh, texts)
                 batch = inputs.to(device), targets.to(device)
-                yield next_item_loss(table, self.encoder, batch, cold, training.label_smoothing, sampler)[0]
+                yield next_item_loss(table, self.encoder, batch, left_out, training.label_smoothing, sampler)[0]
 
         def validate(number: int) -> float:
             if moves(number):

@@ -1,4 +1,4 @@
-"""The softmax over items that training minimises: over the whole warm catalogue, or over a sample of it.
+"""The softmax over items that training minimises: over the catalogue, its warm items alone, or a sample of either.
 
 Bengio & Senecal 2008 estimate the softmax's normaliser by importance sampling; Yi et al. 2019 take the other targets of
 the batch as the sample and correct for how often popular items are there. Here a step scores against both: the batch's
@@ -68,22 +68,29 @@ class Candidates:
 class Sampler:
     """Draws the candidates of a domain's steps."""
 
-    def __init__(self, softmax: "SampledSoftmax", sequences: Sequence[NDArray[np.int32]], rng: np.random.Generator):
+    def __init__(
+        self,
+        softmax: "SampledSoftmax",
+        sequences: Sequence[NDArray[np.int32]],
+        n_items: int,
+        rng: np.random.Generator,
+    ) -> None:
         """`sequences`: each user's training rows, oldest first; warm items are those that are in one."""
         self.softmax, self.rng = softmax, rng
-        self.warm = np.unique(np.concatenate(sequences)).astype(np.int64)
-        self.negatives = min(softmax.negatives, len(self.warm))
-        targets = np.bincount(np.concatenate([events[1:] for events in sequences]), minlength=self.warm[-1] + 1)
+        warm = np.unique(np.concatenate(sequences)).astype(np.int64)
+        self.rows = warm if softmax.over == "warm" else np.arange(1, n_items + 1)
+        self.negatives = min(softmax.negatives, len(self.rows))
+        targets = np.bincount(np.concatenate([events[1:] for events in sequences]), minlength=n_items + 1)
         self.share = targets / targets.sum()
 
     def __call__(self, targets: Tensor) -> Candidates:
         """The candidates of a batch with these targets (positions,) int64."""
-        drawn = self.warm[np.sort(self.rng.choice(len(self.warm), self.negatives, replace=False, shuffle=False))]
-        items, absent = drawn, np.full(len(drawn), 1 - self.negatives / len(self.warm))
+        drawn = self.rows[np.sort(self.rng.choice(len(self.rows), self.negatives, replace=False, shuffle=False))]
+        items, absent = drawn, np.full(len(drawn), 1 - self.negatives / len(self.rows))
         if self.softmax.in_batch:
             items = np.union1d(drawn, targets.cpu().numpy())
             # seen from one position, the others' targets are so many draws by popularity
-            absent = (1 - self.negatives / len(self.warm)) * (1 - self.share[items]) ** (len(targets) - 1)
+            absent = (1 - self.negatives / len(self.rows)) * (1 - self.share[items]) ** (len(targets) - 1)
         chance = np.maximum(1 - absent, np.finfo(np.float32).tiny)
         uniform = np.searchsorted(items, drawn)
         as_float = torch.from_numpy(np.log(chance).astype(np.float32))
@@ -92,24 +99,35 @@ class Sampler:
         )
 
 
-class FullSoftmax(Entry):
-    """Every warm item at every step."""
+class _Softmax(Entry):
+    """Over which items it is. `all`: those that nobody had in training too, which then learn from their text alone that
+    they were not chosen; the fewer users train, the more items these are."""
+
+    over: Literal["warm", "all"] = "warm"
+
+    def left_out(self, warm: Tensor) -> Tensor:
+        """warm (n_items + 1,) bool -> rows that are no candidates, of the same form."""
+        return ~warm if self.over == "warm" else torch.arange(len(warm), device=warm.device) == 0
+
+
+class FullSoftmax(_Softmax):
+    """Every item at every step."""
 
     name: Literal["full"] = "full"
 
-    def sampler(self, _sequences: Sequence[NDArray[np.int32]], _rng: np.random.Generator) -> None:
+    def sampler(self, _sequences: Sequence[NDArray[np.int32]], _n_items: int, _rng: np.random.Generator) -> None:
         """Nothing is drawn."""
 
 
-class SampledSoftmax(Entry):
-    """`negatives` warm items drawn uniformly without repetition, and with `in_batch` all targets of the batch."""
+class SampledSoftmax(_Softmax):
+    """`negatives` items drawn uniformly without repetition, and with `in_batch` all targets of the batch."""
 
     name: Literal["sampled"] = "sampled"
     negatives: PositiveInt = 512
     in_batch: bool = True
 
-    def sampler(self, sequences: Sequence[NDArray[np.int32]], rng: np.random.Generator) -> Sampler:
-        return Sampler(self, sequences, rng)
+    def sampler(self, sequences: Sequence[NDArray[np.int32]], n_items: int, rng: np.random.Generator) -> Sampler:
+        return Sampler(self, sequences, n_items, rng)
 
 
 Softmax = Annotated[FullSoftmax | SampledSoftmax, Field(discriminator="name"), Shorthand]
@@ -119,7 +137,7 @@ def next_item_loss(
     table: Callable[[Tensor | None], Tensor],
     encoder: Callable[[Tensor], Tensor],
     batch: tuple[Tensor, Tensor],
-    cold: Tensor,
+    left_out: Tensor,
     label_smoothing: float = 0.0,
     sampler: Sampler | None = None,
     listed: Tensor | None = None,
@@ -127,22 +145,23 @@ def next_item_loss(
     """One batch of `windows` -> the next item's mean cross-entropy in nats, over the sampler's candidates or all.
 
     `table(rows)` gives the item vectors of these rows, `table(None)` of all, (rows, dim); `encoder` item vectors ->
-    user vectors; `batch` is inputs and targets (windows, length) int64; `cold` (n_items + 1,) bool masks rows. Also
-    returns logits (positions, columns) that hold those of the items `listed` (positions, top), and their columns there.
+    user vectors; `batch` is inputs and targets (windows, length) int64; `left_out` (n_items + 1,)
+    bool says which rows are no candidates. Also returns logits (positions, columns) that hold those of the items
+    `listed` (positions, top), and their columns there.
     """
     inputs, targets = batch
     wanted = targets[targets > 0]
     if sampler is None:
         vectors = table(None)
         logits = encoder(vectors[inputs])[targets > 0] @ vectors.T
-        logits = logits.masked_fill(cold, -1e4)
+        logits = logits.masked_fill(left_out, -1e4)
         return functional.cross_entropy(logits, wanted, label_smoothing=label_smoothing), logits, listed
     candidates = sampler(wanted)
-    rows = rows_needed(len(cold), inputs, wanted, candidates.items, *([] if listed is None else [listed]))
+    rows = rows_needed(len(left_out), inputs, wanted, candidates.items, *([] if listed is None else [listed]))
     some = ItemVectors(table(rows), rows)
     users = encoder(some[inputs])[targets > 0]
     loss = candidates.loss(users, some, wanted, label_smoothing)
     if listed is None:
         return loss, users[:, :0], None
-    logits = (some[listed] @ users[:, :, None])[:, :, 0].masked_fill(cold[listed], -1e4)
+    logits = (some[listed] @ users[:, :, None])[:, :, 0].masked_fill(left_out[listed], -1e4)
     return loss, logits, torch.arange(logits.shape[1], device=logits.device).expand_as(logits)

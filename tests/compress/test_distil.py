@@ -138,7 +138,7 @@ def test_without_a_loss_the_student_minimises_cross_entropy_by_hand(tmp_path: Pa
     """After 1 the user is [1, -1]: scores 1 for item 1, -1 for item 2, 0 for padding and cold, which must not count."""
     expected = math.log(1 + math.exp(2))
     for loss in (Skip(), ListwiseKL()):  # a teacher that left nothing is no teacher
-        value = student_loss(two_item_student(), BATCH, Teaching(tmp_path), loss)
+        value = student_loss(two_item_student(), BATCH, Teaching(tmp_path), loss, Training())
         assert value.item() == pytest.approx(expected, abs=1e-3)
 
 
@@ -159,7 +159,7 @@ def test_the_teachers_share_of_the_loss_reads_its_own_positions(tmp_path: Path) 
     hard = math.log(1 + math.exp(2))
     for weight in (0.0, 0.3, 1.0):
         loss = ListwiseKL(weight=weight, temperature=1.0)
-        value = student_loss(two_item_student(), BATCH, Teaching(tmp_path), loss)
+        value = student_loss(two_item_student(), BATCH, Teaching(tmp_path), loss, Training())
         assert value.item() == pytest.approx((1 - weight) * hard + weight * soft, abs=2e-3)
 
 
@@ -167,7 +167,7 @@ def test_a_cold_item_among_the_teachers_best_leaves_loss_and_gradient_finite(tmp
     np.save(tmp_path / "score_items.npy", np.full((6, 2), (1, 3), np.int32))
     np.save(tmp_path / "scores.npy", np.full((6, 2), (2.0, 1.0), np.float16))
     student = two_item_student()
-    value = student_loss(student, BATCH, Teaching(tmp_path), ListwiseKL())
+    value = student_loss(student, BATCH, Teaching(tmp_path), ListwiseKL(), Training())
     value.backward()
     assert torch.isfinite(value)
     grad = student.table.free.grad

@@ -26,7 +26,7 @@ from compress.teacher.cache import contexts, training_positions
 from compress.teacher.given.answers import LOWEST
 from compress.teacher.mix import MixConfig, mix
 from compress.teacher.transfer import TargetConfig, given_digests, train_target
-from compress.training import validation_ranks, windows
+from compress.training import Training, validation_ranks, windows
 from deploy.errors import UsageError
 
 Run = Callable[..., Path]
@@ -313,7 +313,7 @@ def test_positions_without_a_list_keep_the_observed_item(film_dataset: Dataset, 
     cut = windows(film_dataset.train_sequences(), 10)
     batch = cut.batch(np.arange(8))
     student.requires_grad_(False)
-    hard = float(student_loss(student, batch, teaching, Skip()))
+    hard = float(student_loss(student, batch, teaching, Skip(), Training()))
     # by hand, position by position
     inputs, targets, positions = batch
     at = positions[positions >= 0]
@@ -328,10 +328,10 @@ def test_positions_without_a_list_keep_the_observed_item(film_dataset: Dataset, 
         soft.append(float((p * (p.log() - (row[items[there]] / 2).log_softmax(0))).sum()) * 4)
     share = ListwiseKL().weight * float(known.float().mean())
     expected = (1 - share) * hard + share * float(np.mean(soft))
-    assert float(student_loss(student, batch, teaching, ListwiseKL())) == pytest.approx(expected, rel=1e-5)
+    assert float(student_loss(student, batch, teaching, ListwiseKL(), Training())) == pytest.approx(expected, rel=1e-5)
     untaught = Teaching(oracle)
     untaught.taught = torch.zeros_like(teaching.taught)
-    assert float(student_loss(student, batch, untaught, ListwiseKL())) == hard
+    assert float(student_loss(student, batch, untaught, ListwiseKL(), Training())) == hard
 
 
 def test_bench_has_its_accuracy_and_says_that_there_is_nothing_to_time(

@@ -18,6 +18,7 @@ from compress.teacher.two_level import TwoLevel, TwoLevelTeacher
 from compress.training import Training, seed_everything, windows
 from compress.training.softmax import (
     Candidates,
+    FullSoftmax,
     ItemVectors,
     SampledSoftmax,
     Sampler,
@@ -28,7 +29,9 @@ from compress.training.softmax import (
 
 def sampler_of(sequences: list[list[int]], negatives: int, in_batch: bool = True, seed: int = 0) -> Sampler:
     arrays = [np.array(rows, np.int32) for rows in sequences]
-    return SampledSoftmax(negatives=negatives, in_batch=in_batch).sampler(arrays, np.random.default_rng(seed))
+    return SampledSoftmax(negatives=negatives, in_batch=in_batch).sampler(
+        arrays, max(map(max, sequences)), np.random.default_rng(seed)
+    )
 
 
 def test_loss_by_hand() -> None:
@@ -125,6 +128,28 @@ def step_of(dataset: Dataset) -> tuple[Tensor, Tensor, Tensor]:
     return cut.batch(np.arange(2))
 
 
+def test_items_without_events_are_candidates_where_asked_for() -> None:
+    """Items 2 and 4 of five are in no history: left out, or scored like any other; padding never is."""
+    warm = torch.tensor([False, True, False, True, False, True])
+    assert FullSoftmax().left_out(warm).tolist() == [True, False, True, False, True, False]
+    assert FullSoftmax(over="all").left_out(warm).tolist() == [True] + 5 * [False]
+    histories = [np.array([1, 3, 5], np.int32)]
+    for over, rows in (("warm", [1, 3, 5]), ("all", [1, 2, 3, 4, 5])):
+        softmax = SampledSoftmax(negatives=9, over=over)
+        assert softmax.sampler(histories, 5, np.random.default_rng(0))(torch.tensor([3])).items.tolist() == rows
+
+
+@torch.no_grad()
+def test_the_loss_over_all_items_by_hand() -> None:
+    """User 1, vectors ln 2, ln 3, ln 5 for items 1..3, of which 3 is cold: after 1 comes 2, 3 of 2 + 3 (+ 5)."""
+    table = torch.tensor([[0.0], [math.log(2)], [math.log(3)], [math.log(5)]])
+    warm = torch.tensor([False, True, True, False])
+    batch = (torch.tensor([[1]]), torch.tensor([[2]]))
+    for softmax, total in ((FullSoftmax(), 5), (FullSoftmax(over="all"), 10)):
+        loss, _, _ = next_item_loss(lambda _: table, torch.ones_like, batch, softmax.left_out(warm))
+        assert loss.item() == pytest.approx(math.log(total / 3), rel=1e-5)
+
+
 @pytest.mark.parametrize("with_text", [True, False])
 def test_a_students_loss_and_gradients_are_the_full_ones_when_all_items_are_candidates(
     film_dataset: Dataset, film_teacher: dict[str, Path], with_text: bool
@@ -133,11 +158,13 @@ def test_a_students_loss_and_gradients_are_the_full_ones_when_all_items_are_cand
     teaching = Teaching(film_teacher["target"])
     settings = SequenceStudent(dim=8, neurons=8, max_history=6, dropout=0.0, text=with_text)
     student = new_student(settings, film_dataset, teaching, 0)
-    sampler = SampledSoftmax(negatives=999).sampler(film_dataset.train_sequences(), np.random.default_rng(0))
+    sampler = SampledSoftmax(negatives=999).sampler(
+        film_dataset.train_sequences(), film_dataset.n_items, np.random.default_rng(0)
+    )
     grads = []
     for which in (None, sampler):
         student.zero_grad()
-        student_loss(student, step_of(film_dataset), teaching, ListwiseKL(), 0.0, which).backward()
+        student_loss(student, step_of(film_dataset), teaching, ListwiseKL(), Training(), which).backward()
         grads.append({n: p.grad.clone() for n, p in student.named_parameters() if p.grad is not None})
     for name, grad in grads[0].items():
         torch.testing.assert_close(grads[1][name], grad, atol=1e-5, rtol=1e-3)
