@@ -11,14 +11,12 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from benchmarks.result import Model, Record, Result
 from benchmarks.runs import run_recipe
-from benchmarks.studies import run_command
+from benchmarks.studies import read_plan, run_command
 from benchmarks.tables import RESULTS
-from deploy.errors import UsageError
 
 REGULARISATION = Path(__file__).parent / "ablation.yaml"
 
@@ -50,19 +48,6 @@ class Table(Record):
     commit: str | None
     cpu: str
     seeds: list[int]
-
-
-def read_ablation(path: Path) -> Ablation:
-    """Raises UsageError where the file is missing or not of this form."""
-    try:
-        return Ablation.model_validate(yaml.safe_load(path.read_text("utf-8")))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot read the changes: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not valid YAML: {error}") from error
-    except ValidationError as error:
-        lines = (f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors())
-        raise UsageError(dict.fromkeys(lines)) from error
 
 
 def run_row(ablation: Ablation, changes: list[str], out: Path, arguments: list[str]) -> Result:
@@ -143,7 +128,7 @@ def main(arguments: list[str]) -> None:
     """`[FILE] [further arguments of slimrec run]`."""
     given = bool(arguments) and not arguments[0].startswith("-")
     path, rest = (Path(arguments[0]), arguments[1:]) if given else (REGULARISATION, arguments)
-    ablation = read_ablation(path)
+    ablation = read_plan(path, Ablation)
     results = {
         name: run_row(ablation, changes, Path("runs") / path.stem / name.replace(" ", "-"), rest)
         for name, changes in ablation.rows.items()

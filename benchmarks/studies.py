@@ -7,11 +7,12 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BaseModel, Field, ValidationError
 
 from benchmarks.accuracy import f1, holm, mrr, ndcg, paired_difference, paired_p_value, precision, recall
 from benchmarks.intervals import bootstrap_ci
@@ -74,9 +75,9 @@ def head(name: str, result: Result) -> dict[str, Any]:
     return {"recipe": name, "seeds": result.protocol.seeds, **same}
 
 
-def answered(recipe: str, out: Path, overrides: Iterable[str]) -> Answered:
+def answered(recipe: str, out: Path, overrides: Iterable[str], arguments: Sequence[str] = ()) -> Answered:
     """Run the recipe and read what it left. Raises UsageError for data whose answers are not ranked."""
-    run_recipe(recipe, out, [*BRIEF, *overrides])
+    run_recipe(recipe, out, [*BRIEF, *overrides], arguments)
     found = Answered.read(out)
     if not any(found.of(variant) for variant in found.variants):
         raise UsageError(f"{recipe}: a study compares ranked catalogues; this recipe's data has none to rank")
@@ -137,6 +138,22 @@ def conditions(study: Study) -> list[str]:
         f"items excluded; means over seeds {study.seeds}; 95 % intervals by paired bootstrap over users",
         f"- {machine.cpu}, {machine.cores} cores; {versions}; commit {study.commit}",
     ]
+
+
+Plan = TypeVar("Plan", bound=BaseModel)
+
+
+def read_plan(path: Path, form: type[Plan]) -> Plan:
+    """What a study is to run, from a YAML file. Raises UsageError where it is missing or not of this form."""
+    try:
+        return form.model_validate(yaml.safe_load(path.read_text("utf-8")))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot read it: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid YAML: {error}") from error
+    except ValidationError as error:
+        lines = (f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors())
+        raise UsageError(dict.fromkeys(lines)) from error
 
 
 def recipe_name(recipe: str) -> str:

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import ablation
-from benchmarks.ablation import REGULARISATION, Ablation, main, markdown, read_ablation, run_row, tabulate
+from benchmarks.ablation import REGULARISATION, Ablation, main, markdown, run_row, tabulate
 from benchmarks.result import Result
+from benchmarks.studies import read_plan
 from deploy.errors import UsageError
 
 
@@ -39,7 +40,7 @@ def test_shipped_changes_name_fields_that_exist_and_each_row_changes_something()
     from compress.pipeline import STAGES
     from compress.recipe_file import load_recipe
 
-    plan = read_ablation(REGULARISATION)
+    plan = read_plan(REGULARISATION, Ablation)
     recipe = Path(__file__).parents[2] / "recipes" / f"{plan.recipe}.yaml"
     seen = []
     for changes in plan.rows.values():
@@ -52,9 +53,9 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     for text, said in (("rows: {a: []}", "recipe"), ("recipe: tiny\nrows: {}", "rows"), ("a: [", "not valid YAML")):
         (tmp_path / "x.yaml").write_text(text)
         with pytest.raises(UsageError, match=said):
-            read_ablation(tmp_path / "x.yaml")
+            read_plan(tmp_path / "x.yaml", Ablation)
     with pytest.raises(UsageError, match="cannot read"):
-        read_ablation(tmp_path / "none.yaml")
+        read_plan(tmp_path / "none.yaml", Ablation)
     with pytest.raises(SystemExit, match="2"):
         run_row(Ablation(recipe="nowhere", rows={"a": []}), [], tmp_path / "a", [])
 

@@ -1,0 +1,219 @@
+"""What teachers are asked to reach, and what they reach: `python -m benchmarks.teacher [CASE...]`.
+
+Each case of `teacher.yaml` is a run of a shipped recipe, all on one store, resumable as any run. A case's row goes into
+`benchmarks/results/teacher.{json,md}` as soon as it is run; the rows of cases that were not asked for stay as they are.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+import yaml
+from pydantic import Field, RootModel
+
+from benchmarks.intervals import bootstrap_ci
+from benchmarks.result import Ci95, Comparison, Dataset, Machine, Record, Result
+from benchmarks.studies import Answered, answered, compared, line, per_case, read_plan, run_command
+from benchmarks.tables import RESULTS
+from compress.commands import find_recipe
+from compress.pipeline import STAGES
+from deploy.errors import UsageError
+
+CASES = Path(__file__).parent / "teacher.yaml"
+TABLE = RESULTS / "teacher.json"
+SETS = {"test": "test", "cold_items": "cold"}
+
+
+class Case(Record):
+    """One question: variant `a` of a recipe, alone or beside `b`, on all test users or on those whose item is cold."""
+
+    recipe: str
+    leave: list[str] = Field(default=[], description="variants that the case does not need")
+    changes: list[str] = Field(default=[], description="as for slimrec run --set")
+    segment: Literal["test", "cold_items"] = "test"
+    a: str
+    b: str | None = None
+    least: float | None = Field(default=None, description="of a's NDCG@10")
+    times: float | None = Field(default=None, description="a's mean over b's")
+
+
+class Cases(RootModel[dict[str, Case]]):
+    """`teacher.yaml`: cases by name."""
+
+
+class Side(Record):
+    """One variant's mean over seeds and users, and what a seed's training took, from `pretrain` to `prune`."""
+
+    variant: str
+    ndcg_10: float = Field(alias="ndcg@10")
+    ci95: Ci95
+    seconds: float
+    peak_rss_mb: float | None
+
+
+class Row(Record):
+    """A case as it came out. `met`: None where nothing was asked but to report."""
+
+    name: str
+    case: Case
+    a: Side
+    b: Side | None
+    comparison: Comparison | None
+    met: bool | None
+    seeds: list[int]
+    dataset: Dataset
+    machine: Machine
+    commit: str
+
+
+class Rows(RootModel[list[Row]]):
+    """`teacher.json`."""
+
+
+@click.command()
+@click.argument("cases", nargs=-1, metavar="[CASE]...")
+@click.option("--seeds", default="0,1,2", show_default=True)
+@click.option("--jobs", default=1, show_default=True, help="Steps of a run side by side.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("runs/teacher"))
+def main(cases: tuple[str, ...], seeds: str, jobs: int, out: Path) -> None:
+    """Run the cases whose names hold a CASE (all without one) and write their rows."""
+    plan = read_plan(CASES, Cases).root
+    wanted = {name: case for name, case in plan.items() if not cases or any(part in name for part in cases)}
+    if not wanted:
+        raise UsageError(f"no case of {CASES.name} holds {', '.join(cases)}; there are: {'; '.join(plan)}")
+    runs: dict[str, Answered] = {}
+    for name, case in wanted.items():
+        key = "-".join([case.recipe, *case.leave, *case.changes]).replace("/", "_")
+        if key not in runs:
+            folder = out / key
+            recipe = without(case, folder)
+            runs[key] = answered(recipe, folder, [f"seeds=[{seeds}]", *case.changes], ["--jobs", str(jobs)])
+        save(row(name, case, runs[key]), plan)
+    click.echo(markdown(read_rows()))
+
+
+def without(case: Case, folder: Path) -> str:
+    """The recipe with the variants that the case leaves out gone, as a file in the run's folder."""
+    if not case.leave:
+        return case.recipe
+    content: dict[str, Any] = yaml.safe_load(find_recipe(Path(case.recipe)).read_text("utf-8"))
+    if unknown := set(case.leave) - set(content["variants"]):
+        raise UsageError(f"{CASES.name}: {case.recipe} has no variant {', '.join(sorted(unknown))} to leave out")
+    content["variants"] = {name: v for name, v in content["variants"].items() if name not in case.leave}
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{Path(case.recipe).stem}.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
+    return str(path)
+
+
+def row(name: str, case: Case, run: Answered) -> Row:
+    """A run's answer to its question. Raises UsageError where the run measured no such variant or no cold item."""
+    result, comparison = run.result, None
+    a, of_a = _side(case.a, case, run)
+    b, of_b = (None, None) if case.b is None else _side(case.b, case, run)
+    if b is not None and of_b is not None:
+        (comparison,) = compared([(a.variant, of_a, b.variant, of_b)])
+        if case.segment == "cold_items":
+            comparison = comparison.model_copy(update={"segment": "cold_items"})
+    return Row(
+        name=name,
+        case=case,
+        a=a,
+        b=b,
+        comparison=comparison,
+        met=_met(case, a, b, comparison),
+        seeds=result.protocol.seeds,
+        dataset=result.dataset,
+        machine=result.machine,
+        commit=result.commit,
+    )
+
+
+def _side(variant: str, case: Case, run: Answered) -> tuple[Side, Any]:
+    ranks = run.of(variant, SETS[case.segment])
+    if not ranks:
+        raise UsageError(f"{case.recipe}: measured no {variant} on {case.segment}")
+    values = per_case(ranks)
+    seconds, peak = _cost(run.result, variant)
+    side = {"variant": variant, "ndcg@10": float(values.mean()), "ci95": bootstrap_ci(values)}
+    return Side.model_validate(side | {"seconds": seconds, "peak_rss_mb": peak}), values
+
+
+def _cost(result: Result, variant: str) -> tuple[float, float | None]:
+    """Seconds a seed from pretrain to prune, and the highest memory of these steps."""
+    names = [stage.name for stage in STAGES if stage.scope == "variant"]
+    training = names[: names.index("prune") + 1]
+    steps = [s for s in result.stages if (s.variant or "").partition("@")[0] == variant and s.name in training]
+    peaks = [s.peak_rss_mb for s in steps if s.peak_rss_mb is not None]
+    return sum(s.seconds for s in steps) / len(result.protocol.seeds), max(peaks, default=None)
+
+
+def _met(case: Case, a: Side, b: Side | None, comparison: Comparison | None) -> bool | None:
+    """A threshold is met by the mean; what is asked of a difference, only where its interval excludes zero."""
+    asked = []
+    if case.least is not None:
+        asked.append(a.ndcg_10 >= case.least)
+    if b is not None and comparison is not None and case.times is not None:
+        asked.append(a.ndcg_10 >= case.times * b.ndcg_10 and comparison.verdict == "better")
+    return all(asked) if asked else None
+
+
+def read_rows() -> list[Row]:
+    """The committed rows."""
+    return Rows.model_validate_json(TABLE.read_text("utf-8")).root if TABLE.is_file() else []
+
+
+def save(new: Row, plan: Iterable[str]) -> None:
+    """Put the row in its place among the others, in the order of the cases; rows of cases that are gone go."""
+    rows: Mapping[str, Row] = {found.name: found for found in read_rows()} | {new.name: new}
+    ordered = [rows[name] for name in plan if name in rows]
+    TABLE.write_text(Rows(ordered).model_dump_json(by_alias=True, indent=1) + "\n", "utf-8")
+    TABLE.with_suffix(".md").write_text(markdown(ordered), "utf-8")
+
+
+def markdown(rows: list[Row]) -> str:
+    """A line per case, then what was compared and where it ran."""
+    lines = [
+        "NDCG@10, full catalogue, means over seeds and users, 95 % intervals; seconds and peak memory of one seed's "
+        "training, from `pretrain` to `prune`.",
+        "",
+        "| case | model | NDCG@10 | s | MB | beside | NDCG@10 | s | MB | ratio | asked | met |",
+        "|" + "---|" * 12,
+    ]
+    for found in rows:
+        ratio = found.a.ndcg_10 / found.b.ndcg_10 if found.b and found.b.ndcg_10 else None
+        cells = [
+            found.name,
+            *_cells(found.a),
+            *(["", "", "", ""] if found.b is None else _cells(found.b)),
+            "" if ratio is None else f"{ratio:.2f}",
+            _asked(found.case),
+            {None: "", True: "yes", False: "no"}[found.met],
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines.append("")
+    for found in rows:
+        said = [line(found.comparison)] if found.comparison else []
+        cases = f", {found.comparison.users} cases" if found.comparison else ""
+        data = f"{found.dataset.name}: {found.dataset.users} users, {found.dataset.items} items{cases}"
+        changes = [f"`{change}`" for change in found.case.changes]
+        where = f"seeds {found.seeds}; {found.machine.cpu}, {found.machine.cores} cores; commit {found.commit}"
+        lines.append(f"- {found.name}: " + "; ".join([*said, f"`{found.case.recipe}`", *changes, data, where]))
+    return "\n".join(lines) + "\n"
+
+
+def _cells(side: Side) -> list[str]:
+    low, high = side.ci95
+    peak = "" if side.peak_rss_mb is None else f"{side.peak_rss_mb:.0f}"
+    return [side.variant, f"{side.ndcg_10:.4f} [{low:.4f}, {high:.4f}]", f"{side.seconds:.0f}", peak]
+
+
+def _asked(case: Case) -> str:
+    asked = [] if case.least is None else [f"at least {case.least:g}"]
+    asked += [] if case.times is None else [f"{case.times:g} times"]
+    return ", ".join(asked)
+
+
+if __name__ == "__main__":
+    run_command(main)
