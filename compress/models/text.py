@@ -120,7 +120,9 @@ class TextEncoder(nn.Module):
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True)
-        (folder / "config.json").write_text(json.dumps(self.lm.config.to_dict(), indent=1, sort_keys=True) + "\n")
+        config = self.lm.config.to_dict()
+        config.pop("_name_or_path", None)  # where it was read from: the same model elsewhere has the same bytes
+        (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
         (folder / "shapes.json").write_text(self.shape.model_dump_json(indent=1, exclude_defaults=True) + "\n")
         (folder / "tokenizer.json").write_text(self.tokenizer.to_str(), "utf-8")
         save_file(_tensors(self.lm), folder / "model.safetensors")

@@ -120,6 +120,15 @@ def test_a_hugging_face_folder_is_read_as_it_is(tmp_path: Path) -> None:
     assert load_backbone(tmp_path, 4).tokenize(TEXTS)[0].shape == (4, 4)
 
 
+def test_the_same_model_read_elsewhere_has_the_same_bytes(tmp_path: Path) -> None:
+    """Keys of artifacts are digests of content: where a model lay must not be in it."""
+    for place in ("here", "there"):
+        backbone(tmp_path / place)
+        load_backbone(tmp_path / place, 16).save(tmp_path / f"saved {place}")
+    for file in (tmp_path / "saved here").iterdir():
+        assert file.read_bytes() == (tmp_path / "saved there" / file.name).read_bytes()
+
+
 def test_other_families_and_absent_folders_are_a_users_mistake(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
