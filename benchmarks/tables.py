@@ -76,7 +76,9 @@ def _mean(values: list[float | None], digits: int) -> str:
 def times(row: LatencyRow | None, name: str) -> str:
     """How many times faster than what the field `name` compares with; empty where it was not measured."""
     ratio = getattr(row, name) if row else None
-    return f"{ratio.median:.3g}" if ratio else ""
+    if ratio is None:
+        return ""
+    return f"{ratio.median:.0f}" if ratio.median >= 100 else f"{ratio.median:.3g}"
 
 
 def _notes(result: Result) -> list[str]:
