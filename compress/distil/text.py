@@ -13,6 +13,7 @@ from compress.distil.losses import VectorMSE
 from compress.models.text import TextEncoder
 from compress.models.tokens import batches
 from compress.stage import Entry, RunOptions
+from compress.training.checkpoint import epochs_left
 
 
 class TextTraining(Entry):
@@ -53,18 +54,18 @@ def train_text(
     student.requires_grad_(False)
     for parameter in trained:
         parameter.requires_grad_(True)
-    steps = training.epochs * -(-len(texts) // training.batch_size)
-    if steps:
-        optimizer = torch.optim.AdamW(trained, lr=training.learning_rate)
-        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
-        student.train()
-        for _ in options.progress(range(training.epochs), what, training.epochs):
-            for value in text_losses(student, ids, mask, target, variance, loss, training.batch_size, rng):
-                optimizer.zero_grad()
-                value.backward()  # type: ignore[no-untyped-call]
-                nn.utils.clip_grad_norm_(trained, 1.0)
-                optimizer.step()
-                schedule.step()
+    optimizer = torch.optim.AdamW(trained, lr=training.learning_rate)
+    per_epoch = -(-len(texts) // training.batch_size)
+    student.train()
+    for number in epochs_left(student, optimizer, training.epochs, rng, options, what, training.model_dump_json()):
+        epoch = text_losses(student, ids, mask, target, variance, loss, training.batch_size, rng)
+        for step, value in enumerate(epoch, start=(number - 1) * per_epoch):
+            for group in optimizer.param_groups:
+                group["lr"] = training.learning_rate * (1 - step / (training.epochs * per_epoch))
+            optimizer.zero_grad()
+            value.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
     student.eval()
     error = float(np.square(student.encode(texts) - wanted).mean() / variance)
     options.log(f"{what}: unexplained variance of the teacher's item vectors {error:.4f}")

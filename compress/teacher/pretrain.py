@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 import torch
 from pydantic import Field, PositiveInt
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.data.dataset import Dataset, domain_names
@@ -19,6 +19,7 @@ from compress.teacher.backbone import AnyBackbone, Pretrained
 from compress.teacher.documents import Documents, documents
 from compress.teacher.objectives import AnyObjective, CausalLM, MaskedLM
 from compress.training import seed_everything
+from compress.training.checkpoint import epochs_left
 from deploy.errors import UsageError
 
 
@@ -103,7 +104,8 @@ def _train(
         return sum(loss * n for loss, n in parts) / max(1, sum(n for _, n in parts))
 
     before = held_out_loss()
-    for _ in options.progress(range(objective.epochs), "pretrain", objective.epochs):
+    both, settings = nn.ModuleList([encoder, head]), config.model_dump_json()
+    for _ in epochs_left(both, optimizer, objective.epochs, rng, options, "pretrain", settings):
         encoder.train()
         shuffled = [texts.train[i] for i in rng.permutation(len(texts.train))]
         for loss, _n in losses(shuffled, rng):

@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -104,6 +105,28 @@ class Checkpoints:
         partial.replace(self.path)
         self._saved = time.monotonic()
         self._cost = self._saved - start
+
+
+def epochs_left(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    epochs: int,
+    rng: np.random.Generator,
+    options: RunOptions,
+    what: str,
+    settings: str,
+) -> Iterator[int]:
+    """The epochs, from 1, of a training that keeps its last state: one that was killed has fewer left.
+
+    As in `fit`, `rng` and torch's generator must be all that an epoch draws from.
+    """
+    checkpoints = Checkpoints(module, optimizer, rng, options, f"{what} {settings}")
+    progress = checkpoints.restore() or Progress(0.0, {}, [])
+    left = range(progress.epoch + 1, epochs + 1)
+    for number in options.progress(left, what, len(left)):
+        yield number
+        progress.epoch = number
+        checkpoints.offer(progress)
 
 
 def moving(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

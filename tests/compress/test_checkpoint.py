@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from compress.distil.distil import DistilConfig, distil
 from compress.stage import RunOptions, StageConfig
 from compress.store import Store
+from compress.teacher.pretrain import PretrainConfig, pretrain
 from compress.teacher.transfer import SourceConfig, train_source
 from compress.training import Fit, Training, fit, seed_everything
 
@@ -62,8 +63,16 @@ TEACHER_CONFIG = SourceConfig.model_validate(
 )
 
 
+TEXT_CONFIG = DistilConfig.model_validate({"student": {"name": "text", "layers": 1, "training": {"epochs": 6}}})
+PRETRAIN_CONFIG = PretrainConfig.model_validate(
+    {"backbone": {"name": "random", "layers": 2}, "objective": {"name": "masked_lm", "epochs": 6}, "max_tokens": 16}
+)
+
+
 @pytest.mark.parametrize(
-    ("stage", "config"), [(distil, STUDENT_CONFIG), (train_source, TEACHER_CONFIG)], ids=["student", "teacher"]
+    ("stage", "config"),
+    [(distil, STUDENT_CONFIG), (train_source, TEACHER_CONFIG), (distil, TEXT_CONFIG), (pretrain, PRETRAIN_CONFIG)],
+    ids=["student", "teacher", "text", "pretrain"],
 )
 @pytest.mark.parametrize("after", [1, 3, 4])
 def test_a_stage_that_died_ends_in_the_same_files(
