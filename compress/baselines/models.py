@@ -127,4 +127,4 @@ def _cooccurrence(data: Dataset) -> NDArray[np.float64]:
 
 def _same_for_all(counts: NDArray[np.number[Any]]) -> ItemBias:
     """Logarithms of counts order as the counts do, and are what a softmax over the catalogue would learn."""
-    return ItemBias(torch.from_numpy(np.log1p(counts).astype(np.float64)))
+    return ItemBias(torch.from_numpy(np.log1p(counts)))

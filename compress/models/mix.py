@@ -63,7 +63,7 @@ class ItemBias(nn.Module):
 
     def __init__(self, bias: Tensor) -> None:
         super().__init__()
-        self.register_buffer("bias", bias)
+        self.register_buffer("bias", bias.float())
 
     @property
     def n_items(self) -> int:

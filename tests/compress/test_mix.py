@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from benchmarks.accuracy import ndcg
+from compress.baselines.run import fitted
 from compress.chain import Chain, gathered_name
 from compress.data.dataset import Dataset
 from compress.models.folder import load_array, load_mix, load_scorer, model_facts, read_json
@@ -21,9 +22,10 @@ from compress.models.mix import ItemBias, ItemItem, Member, MemberFacts, Mix
 from compress.models.sequence import BlockShape, SequenceModel, SequenceShape
 from compress.prune.prune import PruneConfig, prune
 from compress.quantize.graph import history_graph
+from compress.quantize.parity import history_parity
 from compress.stage import RunOptions
 from compress.teacher.cache import cached_scores
-from compress.teacher.mix import MixConfig, _Fitting, mix
+from compress.teacher.mix import MixConfig, _Fitting, _mixed, mix
 from compress.training import validation_ranks
 from deploy.errors import UsageError
 from deploy.ranker import Ranker
@@ -229,6 +231,19 @@ def test_the_stage_leaves_a_teacher_that_ranks_as_the_mix(
     assert all(np.array_equal(load_array(mixed, name), array) for name, array in lists.items())  # type: ignore[arg-type]
     vectors = "item_vectors.npy"
     assert (mixed / vectors).read_bytes() == (film_teacher["target"] / vectors).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["popularity", "recent_popularity", "ease"])
+def test_every_baseline_that_may_join_has_a_graph(
+    name: str, film_inputs: dict[str, Path], film_teacher: dict[str, Path], film_dataset: Dataset, tmp_path: Path
+) -> None:
+    own = load_scorer(film_teacher["target"])
+    assert isinstance(own, SequenceModel)
+    other = fitted(name, read_json(film_inputs["baselines"] / "baselines.json"), film_dataset)
+    model = _mixed({"teacher": (own, True), name: (other, False)}, np.array([0.7, 0.3])).eval()
+    onnx.save(history_graph(model), tmp_path / "history.onnx")
+    histories = film_dataset.cases("valid").histories(model.max_history)[:20]
+    assert history_parity(model, tmp_path / "history.onnx", histories, exact=True)["relative_difference"] < 1e-4
 
 
 def test_without_members_the_teacher_goes_on_as_it_is(
