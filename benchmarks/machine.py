@@ -77,7 +77,8 @@ def commit() -> str:
     if (root / ".git").exists():
         head = _git(root, "rev-parse", "HEAD")
         if head:
-            changed = _git(root, "status", "--porcelain", "--", "benchmarks", "compress", "deploy")
+            code = ("benchmarks", "compress", "deploy", ":!benchmarks/results")  # a study's rows are written one by one
+            changed = _git(root, "status", "--porcelain", "--", *code)
             return head + ("+" if changed else "")
     return f"slimrec {versions().get('slimrec', 'unknown')}"
 

@@ -1,6 +1,7 @@
 """The machine's description, read from files that stand in for the kernel's."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,28 @@ def test_cores_under_a_cgroup(limit: str, cores: int, tmp_path: Path, monkeypatc
 def test_commit_outside_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "__file__", str(tmp_path / "benchmarks" / "machine.py"))
     assert machine.commit().startswith("slimrec ")
+
+
+def test_a_commit_is_marked_where_code_differs_and_not_for_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*arguments: str) -> None:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", "-C", str(tmp_path), *who, *arguments], check=True, capture_output=True)
+
+    code = tmp_path / "benchmarks" / "machine.py"
+    code.parent.mkdir()
+    code.write_text("a = 1\n")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "a")
+    monkeypatch.setattr(machine, "__file__", str(code))
+    assert re.fullmatch("[0-9a-f]{40}", machine.commit())
+    (tmp_path / "benchmarks" / "results").mkdir()
+    (tmp_path / "benchmarks" / "results" / "new.json").write_text("{}")
+    assert re.fullmatch("[0-9a-f]{40}", machine.commit())
+    code.write_text("a = 2\n")
+    assert re.fullmatch("[0-9a-f]{40}[+]", machine.commit())
 
 
 def test_gpu_from_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
