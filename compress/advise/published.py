@@ -99,12 +99,16 @@ class Published:
         return (float(np.median([s for s, _ in ratios])), float(np.median([p for _, p in ratios]))) if ratios else None
 
     def p95_ms(self, items: int, dim: int, published_dim: int = 64) -> float | None:
-        """A straight line through published fp32 p95 over the numbers in the item table; None without two points."""
+        """A straight line through published fp32 p95 over the numbers in the item table, neither falling nor below 0;
+        None without two points."""
         points = [(row.items * published_dim, row.p95_ms) for _, _, row in self.small_models("fp32")]
         if len({x for x, _ in points}) < 2:
             return None
-        slope, start = np.polyfit([x for x, _ in points], [y for _, y in points], 1)
-        return float(start + max(0.0, slope) * items * dim)
+        x, y = np.array(points).T
+        slope, start = np.polyfit(x, y, 1)
+        if slope < 0:
+            return float(y.mean())
+        return float(x @ y / (x @ x) * items * dim) if start < 0 else float(start + slope * items * dim)
 
     @property
     def machine(self) -> str:
