@@ -99,16 +99,21 @@ class Published:
         return (float(np.median([s for s, _ in ratios])), float(np.median([p for _, p in ratios]))) if ratios else None
 
     def p95_ms(self, items: int, dim: int, published_dim: int = 64) -> float | None:
-        """A straight line through published fp32 p95 over the numbers in the item table, neither falling nor below 0;
-        None without two points."""
-        points = [(row.items * published_dim, row.p95_ms) for _, _, row in self.small_models("fp32")]
-        if len({x for x, _ in points}) < 2:
+        """A straight line through published fp32 p50 over the numbers in the item table, neither falling nor below 0,
+        times the median p95 / p50: a busy machine moves p95 itself too much. None without two points."""
+        rows = [row for _, _, row in self.small_models("fp32")]
+        x = np.array([row.items * published_dim for row in rows], np.float64)
+        y = np.array([row.p50_ms for row in rows])
+        if len(np.unique(x)) < 2:
             return None
-        x, y = np.array(points).T
         slope, start = np.polyfit(x, y, 1)
         if slope < 0:
-            return float(y.mean())
-        return float(x @ y / (x @ x) * items * dim) if start < 0 else float(start + slope * items * dim)
+            p50 = y.mean()
+        elif start < 0:
+            p50 = x @ y / (x @ x) * items * dim
+        else:
+            p50 = start + slope * items * dim
+        return float(p50 * np.median([row.p95_ms / row.p50_ms for row in rows]))
 
     @property
     def machine(self) -> str:
