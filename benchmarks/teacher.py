@@ -16,8 +16,6 @@ from benchmarks.intervals import bootstrap_ci
 from benchmarks.result import Ci95, Comparison, Dataset, Machine, Record, Result
 from benchmarks.studies import Answered, answered, compared, line, per_case, read_plan, run_command
 from benchmarks.tables import RESULTS
-from compress.commands import find_recipe
-from compress.pipeline import STAGES
 from deploy.errors import UsageError
 
 CASES = Path(__file__).parent / "teacher.yaml"
@@ -97,6 +95,8 @@ def without(case: Case, folder: Path) -> str:
     """The recipe with the variants that the case leaves out gone, as a file in the run's folder."""
     if not case.leave:
         return case.recipe
+    from compress.commands import find_recipe  # what measures loads without what trains
+
     content: dict[str, Any] = yaml.safe_load(find_recipe(Path(case.recipe)).read_text("utf-8"))
     if unknown := set(case.leave) - set(content["variants"]):
         raise UsageError(f"{CASES.name}: {case.recipe} has no variant {', '.join(sorted(unknown))} to leave out")
@@ -142,9 +142,7 @@ def _side(variant: str, case: Case, run: Answered) -> tuple[Side, Any]:
 
 def _cost(result: Result, variant: str) -> tuple[float, float | None]:
     """Seconds a seed from pretrain to prune, and the highest memory of these steps."""
-    names = [stage.name for stage in STAGES if stage.scope == "variant"]
-    training = names[: names.index("prune") + 1]
-    steps = [s for s in result.stages if (s.variant or "").partition("@")[0] == variant and s.name in training]
+    steps = [s for s in result.stages if (s.variant or "").partition("@")[0] == variant and s.name != "quantize"]
     peaks = [s.peak_rss_mb for s in steps if s.peak_rss_mb is not None]
     return sum(s.seconds for s in steps) / len(result.protocol.seeds), max(peaks, default=None)
 

@@ -41,7 +41,7 @@ def run_of(ranks: dict[str, list[int]], stages: list[tuple[str, str, float]]) ->
     return Answered(result, {name: np.array(values, np.int32) for name, values in ranks.items()})
 
 
-STEPS = [("pretrain", "a", 1.0), ("target", "a@1", 3.0), ("mix", "a", 2.0), ("bench", "a", 9.0), ("target", "b", 4.0)]
+STEPS = [("pretrain", "a", 1.0), ("target", "a@1", 3.0), ("mix", "a", 2.0), ("quantize", "a", 9.0), ("target", "b", 4.0)]
 
 
 def test_a_row_by_hand() -> None:
@@ -50,7 +50,7 @@ def test_a_row_by_hand() -> None:
     run = run_of({"a@0/test": first, "a@1/test": first, "b@0/test": never, "b@1/test": never}, STEPS)
     found = row("one", Case(recipe="r", a="a", b="b", times=1.2, least=0.9), run)
     assert (found.a.ndcg_10, found.b and found.b.ndcg_10, found.met) == (1.0, 0.0, True)
-    assert found.a.seconds == 3.0 and found.a.peak_rss_mb == 30.0  # (1 + 3 + 2) / 2 seeds; bench is no training
+    assert found.a.seconds == 3.0 and found.a.peak_rss_mb == 30.0  # (1 + 3 + 2) / 2 seeds; quantizing is no training
     assert found.comparison is not None and found.comparison.verdict == "better" and found.comparison.users == 4
     text = markdown([found])
     assert "| one | a | 1.0000 [1.0000, 1.0000] | 3 | 30 | b |" in text and "at least 0.9, 1.2 times | yes |" in text
