@@ -80,7 +80,7 @@ QUICK = (
 
 
 def test_ten_interactions_of_the_tiny_recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_runner: Any) -> None:
-    def run(_recipe: str, out: Path, overrides: list[str]) -> None:
+    def run(_recipe: str, out: Path, overrides: list[str], _arguments: object) -> None:
         tiny_runner(out, tmp_path / "store", *overrides)
 
     monkeypatch.setattr(studies, "run_recipe", run)

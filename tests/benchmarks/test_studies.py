@@ -124,7 +124,7 @@ def test_shares_that_are_none_are_refused() -> None:
 def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_runner: Any) -> Path:
     """Runs without a process for each; results go to a folder of the test's."""
 
-    def run(_recipe: str, out: Path, overrides: list[str]) -> None:
+    def run(_recipe: str, out: Path, overrides: list[str], _arguments: object) -> None:
         tiny_runner(out, tmp_path / "store", *overrides)
 
     monkeypatch.setattr(studies, "run_recipe", run)

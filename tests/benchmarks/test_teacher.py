@@ -41,7 +41,13 @@ def run_of(ranks: dict[str, list[int]], stages: list[tuple[str, str, float]]) ->
     return Answered(result, {name: np.array(values, np.int32) for name, values in ranks.items()})
 
 
-STEPS = [("pretrain", "a", 1.0), ("target", "a@1", 3.0), ("mix", "a", 2.0), ("quantize", "a", 9.0), ("target", "b", 4.0)]
+STEPS = [
+    ("pretrain", "a", 1.0),
+    ("target", "a@1", 3.0),
+    ("mix", "a", 2.0),
+    ("quantize", "a", 9.0),
+    ("target", "b", 4.0),
+]
 
 
 def test_a_row_by_hand() -> None:
