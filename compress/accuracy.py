@@ -1,6 +1,6 @@
 """Answers on every set of cases -> the accuracy section of `result.json`, the same for baselines, files and graphs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,11 @@ def accuracy_of(answer: Answer, dataset: Dataset) -> tuple[dict[str, Any], dict[
     return accuracy, ranks
 
 
+def _written(tops: Mapping[CaseSet, NDArray[np.int32]]) -> Answer:
+    """Answers that were written down before, by set."""
+    return lambda name, _cases: tops.get(name)
+
+
 def baseline_rows(folder: Path, dataset: Dataset) -> tuple[list[dict[str, Any]], dict[str, NDArray[np.int32]]]:
     """The baselines' answers as rows of the same form. They are references: nothing of them is exported or timed."""
     rows: list[dict[str, Any]] = []
@@ -47,7 +52,7 @@ def baseline_rows(folder: Path, dataset: Dataset) -> tuple[list[dict[str, Any]],
     for name, facts in read_json(folder / "baselines.json").items():
         with np.load(folder / f"{name}.npz", allow_pickle=False) as tops:
             kept = {set_name: tops[f"{set_name}_top"] for set_name in SETS}
-        accuracy, found = accuracy_of(lambda set_name, _cases, kept=kept: kept[set_name], dataset)  # type: ignore[misc]
+        accuracy, found = accuracy_of(_written(kept), dataset)
         ranks |= {f"{name}/{cases}": values for cases, values in found.items()}
         row = {"name": name, "role": "baseline", "variant": name, "seed": None, "precision": "fp32"}
         rows.append(
@@ -76,7 +81,7 @@ def given_rows(
                 not_measured.append({"what": f"accuracy of {chain.role} {chain.name} on {name}", "why": why})
         if "valid" not in kept:
             continue  # what validation cannot choose has no row
-        accuracy, found = accuracy_of(lambda name, _cases, kept=kept: kept.get(name), dataset)  # type: ignore[misc]
+        accuracy, found = accuracy_of(_written(kept), dataset)
         row = {"name": f"{chain.name}-fp32", "role": chain.role, "variant": chain.variant, "seed": chain.seed}
         ranks |= {f"{row['name']}/{cases}": values for cases, values in found.items()}
         rows.append({**row, "precision": "fp32", "accuracy": accuracy, "latency": []})

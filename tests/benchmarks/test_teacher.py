@@ -89,6 +89,12 @@ def test_shipped_cases_name_variants_of_shipped_recipes(tmp_path: Path, monkeypa
         assert case.segment == "test" or recipe.shared["data"].model_dump()["cold_fraction"] > 0
 
 
+def test_the_committed_table_is_made_of_its_rows() -> None:
+    rows = teacher.read_rows()
+    assert rows and {found.name for found in rows} <= set(read_plan(CASES, Cases).root)
+    assert teacher.TABLE.with_suffix(".md").read_text("utf-8") == markdown(rows)
+
+
 def test_the_command_on_the_tiny_recipe(tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another case's row stays; an unknown case is a mistake that names those there are."""
     tiny = str(Path(__file__).parents[2] / "recipes" / "tiny.yaml")

@@ -183,6 +183,15 @@ class TestEveryHistoryGraph:
             np.testing.assert_allclose(scores, bare, atol=1e-4 if precision == "fp32" else 5e-2)
             assert precision != "fp32" or np.array_equal(rows, padded_rows)
 
+    def test_an_answer_stays_as_it_was_when_others_are_asked(self, graph: Path) -> None:
+        """Outputs are bound once per shape: what was handed out must not be written over."""
+        ranker = Ranker(graph)
+        first, rows = ranker.rank(np.array([[3, 4]], np.int64), nothing(1), 10)
+        kept = first.copy(), rows.copy()
+        others, _ = ranker.rank(np.array([[9, 17, 5]], np.int64), nothing(1), 10)
+        assert not np.array_equal(others, first)
+        assert np.array_equal(first, kept[0]) and np.array_equal(rows, kept[1])
+
     def test_the_table_is_in_the_file_once(self, precision: str, tmp_path: Path) -> None:
         n_items, dim = 4000, 16
         model, path = random_model(n_items, dim), tmp_path / "history.onnx"
