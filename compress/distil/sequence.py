@@ -17,6 +17,7 @@ from compress.models.folder import load_array
 from compress.models.sequence import EncoderSizes, SequenceEncoder, SequenceModel, SequenceShape
 from compress.stage import RunOptions, Skip
 from compress.training import Fit, Training, batches, fit, validation_ndcg, warm_items
+from compress.training.engine import device_of
 from compress.training.softmax import Sampler, next_item_loss
 
 
@@ -130,7 +131,7 @@ def train_student(
     start_competes: bool = False,
 ) -> Fit:
     """Minimise the next item's cross-entropy, mixed with `loss` where there is a teacher."""
-    student.to(options.device)
+    student.to(device_of(options))
     sequences = dataset.train_sequences()
     sampler = training.softmax.sampler(sequences, dataset.n_items, rng)
 

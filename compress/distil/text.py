@@ -7,13 +7,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
 from compress.distil.losses import VectorMSE
 from compress.models.text import TextEncoder
 from compress.models.tokens import batches
 from compress.stage import Entry, RunOptions
 from compress.training.checkpoint import epochs_left
+from compress.training.engine import accelerator
 
 
 class TextTraining(Entry):
@@ -46,9 +47,9 @@ def train_text(
 
     The word embeddings stay: a cold item's words that no training text has must keep meaning what the teacher means.
     """
-    student.to(options.device)
-    ids, mask = student.tokenize(texts)
-    target = torch.from_numpy(wanted)
+    engine = accelerator(options)
+    student.to(engine.device)
+    ids, mask, target = (t.to(engine.device) for t in (*student.tokenize(texts), torch.from_numpy(wanted)))
     variance = float(target.var(0, unbiased=False).mean())
     trained = [*student.layers.parameters(), *student.head.parameters()]
     student.requires_grad_(False)
@@ -63,8 +64,8 @@ def train_text(
             for group in optimizer.param_groups:
                 group["lr"] = training.learning_rate * (1 - step / (training.epochs * per_epoch))
             optimizer.zero_grad()
-            value.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(trained, 1.0)
+            engine.backward(value)
+            engine.clip_grad_norm_(trained, 1.0)
             optimizer.step()
     student.eval()
     error = float(np.square(student.encode(texts) - wanted).mean() / variance)

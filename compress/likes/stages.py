@@ -23,6 +23,7 @@ from compress.stage import RunOptions, Skip
 from compress.store import file_sha256
 from compress.teacher.two_level import TwoLevel, TwoLevelTeacher
 from compress.training import Fit, Training, seed_everything
+from compress.training.engine import device_of
 from deploy.errors import UsageError
 
 LOGITS = "logits.npz"
@@ -39,7 +40,7 @@ def train_likes_teacher(
     assert text is not None
     teacher = TwoLevelTeacher(method, text, dataset, None)
     teacher.warm.copy_(known_items(rows, dataset.n_items)[:, None])
-    module = LikesTraining(teacher, log_odds_of_all(rows)).to(options.device)
+    module = LikesTraining(teacher, log_odds_of_all(rows)).to(device_of(options))
 
     def moves(number: int) -> bool:
         return bool(method.trained_layers) and 0 < number - method.frozen_epochs <= method.text_epochs
@@ -59,7 +60,7 @@ def train_likes_teacher(
         settled.clear()
         present = np.unique(batch[batch > 0].cpu().numpy()) - 1
         fresh = np.sort(rng.choice(present, min(method.texts_per_step, len(present)), replace=False))
-        return teacher.table(torch.from_numpy(fresh).to(options.device))
+        return teacher.table(torch.from_numpy(fresh).to(device_of(options)))
 
     moving = [p for p in teacher.text.lm.parameters() if p.requires_grad]
     ids = {id(p) for p in moving}
@@ -94,7 +95,7 @@ def train_likes_student(
         taught = Taught(loss, torch.from_numpy(logits.astype(np.float32)))
     parts = new_student(student, dataset, teaching, seed)
     parts.table.warm.copy_(known_items(rows, dataset.n_items)[:, None])
-    module = LikesTraining(parts, log_odds_of_all(rows)).to(options.device)
+    module = LikesTraining(parts, log_odds_of_all(rows)).to(device_of(options))
     groups = [(list(module.parameters()), 1.0)]
 
     def table(_number: int, _batch: Tensor) -> Tensor:

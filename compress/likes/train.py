@@ -14,6 +14,7 @@ from compress.likes.model import LikesHead, LikesModel, Parts, hold_leaning, wit
 from compress.likes.rows import LikeData, Rows
 from compress.stage import RunOptions
 from compress.training import Fit, Training, fit
+from compress.training.engine import device_of
 
 Table = Callable[[int, Tensor], Tensor]
 """(epoch, the rows of a batch) -> item vectors (n_items + 1, dim)."""
@@ -65,6 +66,7 @@ def train_likes(
 ) -> Fit:
     """Fit `module` to `rows`; the state that validates best (AUC) stays. `settle` is called before each validation."""
     most = module.parts.encoder.shape.max_history
+    device = device_of(options)
     labels = torch.from_numpy(rows.labels.astype(np.float32))
     asked = rows.items.astype(np.int64)
 
@@ -72,13 +74,13 @@ def train_likes(
         seen = rows if data.ordered else reordered(rows, rng)
         history, likes = seen.newest(most)
         for index in np.array_split(rng.permutation(len(rows)), -(-len(rows) // training.batch_size)):
-            batch = [torch.from_numpy(a[index]).to(options.device) for a in (history, likes, asked)]
+            batch = [torch.from_numpy(a[index]).to(device) for a in (history, likes, asked)]
             logits = module.logits(table(number, torch.cat([batch[0].flatten(), batch[2]])), *batch)
-            wanted = labels[index].to(options.device)
+            wanted = labels[index].to(device)
             if taught is None:
                 yield functional.binary_cross_entropy_with_logits(logits, wanted)
             else:
-                yield taught.loss(logits, wanted, taught.logits[index].to(options.device))
+                yield taught.loss(logits, wanted, taught.logits[index].to(device))
 
     def validate(_number: int) -> float:
         settle()

@@ -31,6 +31,7 @@ from compress.task import task_of
 from compress.teacher.cache import CachedScores, cached_scores
 from compress.training import seed_everything
 from compress.training.convex import minimise
+from compress.training.engine import device_of
 from deploy.errors import UsageError
 
 MOST_CASES = 4096
@@ -71,7 +72,7 @@ def mix(config: MixConfig, inputs: Inputs, out: Path, options: RunOptions) -> No
     dataset = Dataset.open(inputs["data"], config.domain)
     members = dict(_members(config, inputs, dataset))
     cases = dataset.cases("valid")
-    fitting = _Fitting([model for model, _ in members.values()], cases, rng, options.device)
+    fitting = _Fitting([model for model, _ in members.values()], cases, rng, device_of(options))
     alone = {name: fitting.ndcg_alone(index) for index, name in enumerate(members)}
     heard = np.array(fitting.shares(fitting.weights())) >= LEAST_SHARE
     heard |= [reads_text for _, reads_text in members.values()]
@@ -79,7 +80,7 @@ def mix(config: MixConfig, inputs: Inputs, out: Path, options: RunOptions) -> No
     members = {name: member for name, member in members.items() if name not in left_out}
     fitting = fitting.among(heard)
     weights = fitting.weights()
-    model = _mixed(members, weights).to(options.device).eval()
+    model = _mixed(members, weights).to(device_of(options)).eval()
     ranks = fitting.crossed_ranks(config.folds, rng)
     value = float(ndcg(ranks, 10).mean())
     arrays: dict[str, NDArray[Any]] = {"valid_ranks": ranks}
@@ -136,7 +137,7 @@ def _mixed(members: Mapping[str, tuple[Member, bool]], weights: NDArray[np.float
 class _Fitting:
     """The members' scores of some validation cases, and what weights follow from them."""
 
-    def __init__(self, members: Sequence[Member], cases: Cases, rng: np.random.Generator, device: str) -> None:
+    def __init__(self, members: Sequence[Member], cases: Cases, rng: np.random.Generator, device: torch.device) -> None:
         self.members, self.cases, self.seen = [model.to(device).eval() for model in members], cases, cases.seen
         self.device = device
         self.index = np.sort(rng.permutation(len(cases))[:MOST_CASES])

@@ -20,6 +20,7 @@ from compress.teacher.documents import Documents, documents
 from compress.teacher.objectives import AnyObjective, CausalLM, MaskedLM
 from compress.training import seed_everything
 from compress.training.checkpoint import epochs_left
+from compress.training.engine import accelerator, device_of
 from deploy.errors import UsageError
 
 
@@ -54,7 +55,7 @@ def pretrain(config: PretrainConfig, inputs: Inputs, out: Path, options: RunOpti
     rng = seed_everything(config.seed, options)
     datasets = [Dataset.open(inputs["data"], name) for name in domain_names(inputs["data"])]
     texts = sorted({text for dataset in datasets for text in dataset.texts})
-    encoder = config.backbone(texts, config.max_tokens, config.seed).to(options.device)
+    encoder = config.backbone(texts, config.max_tokens, config.seed).to(device_of(options))
     metrics = {}
     if not isinstance(config.objective, Skip):
         config.objective.check(encoder.family.causal)
@@ -81,7 +82,8 @@ def _train(
             )
         tokenizer = cut_at(tokenizer, max(config.max_tokens, objective.history_tokens))
     first = encoder.train_layers(config.trained_layers)
-    head = objective.head(encoder).to(options.device)
+    engine = accelerator(options)
+    head = objective.head(encoder).to(engine.device)
     trained = [p for p in [*encoder.parameters(), *head.parameters()] if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=objective.learning_rate)
 
@@ -89,7 +91,7 @@ def _train(
         for part in batches(len(some), objective.batch_size):
             ids, mask = tokenized(tokenizer, some[part])
             inputs, wanted = objective.asked(ids, mask, encoder, generator)
-            inputs, mask, wanted = (t.to(options.device) for t in (inputs, mask, wanted))
+            inputs, mask, wanted = (t.to(engine.device) for t in (inputs, mask, wanted))
             if not (wanted >= 0).any():
                 continue
             with torch.no_grad():
@@ -110,7 +112,7 @@ def _train(
         shuffled = [texts.train[i] for i in rng.permutation(len(texts.train))]
         for loss, _n in losses(shuffled, rng):
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            engine.backward(loss)
             optimizer.step()
     after = held_out_loss()
     encoder.eval()

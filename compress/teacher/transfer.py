@@ -24,6 +24,7 @@ from compress.teacher.meta import Meta, train_meta
 from compress.teacher.several import merged
 from compress.teacher.two_level import TwoLevel, TwoLevelTeacher
 from compress.training import seed_everything, validation_ranks
+from compress.training.engine import device_of
 
 
 class Frozen(Entry):
@@ -138,7 +139,7 @@ def _train(
     text = load_text(start)
     assert text is not None
     sizes = method.two_level if isinstance(method, Meta) else method
-    teacher = TwoLevelTeacher(sizes, text, dataset, _encoder(start, sizes), domain_of).to(options.device)
+    teacher = TwoLevelTeacher(sizes, text, dataset, _encoder(start, sizes), domain_of).to(device_of(options))
     if isinstance(method, Meta):
         result = train_meta(method, teacher, dataset, rng, options, what)
     else:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from compress.stage import Entry, RunOptions
 from compress.training.augment import Augmentation
 from compress.training.checkpoint import Checkpoints, Progress, moving, put
+from compress.training.engine import accelerator, precision
 from compress.training.softmax import FullSoftmax, Softmax
 from compress.training.windows import windows
 
@@ -82,6 +84,7 @@ def fit(
     changes is in the module's state; without `rng` there are no checkpoints. `optimizer_of` stands in for AdamW;
     gradients of all parameters together are cut to the norm `most_norm`.
     """
+    engine = accelerator(options)
     made = [{"params": list(p), "lr": training.learning_rate * scale, "scale": scale} for p, scale in groups]
     optimizer = optimizer_of(made) if optimizer_of else torch.optim.AdamW(made, weight_decay=training.weight_decay)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -102,10 +105,10 @@ def fit(
             group["lr"] = training.learning_rate * group["scale"] * _schedule(number, training)
         module.train()
         losses = []
-        for loss in _computed(epoch(number), training, options):
+        for loss in _computed(epoch(number), engine, training):
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(parameters, most_norm)
+            engine.backward(loss)
+            engine.clip_grad_norm_(parameters, most_norm)
             optimizer.step()
             losses.append(float(loss.detach()))
         progress.epoch = number
@@ -132,11 +135,11 @@ def seed_everything(seed: int, options: RunOptions) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def _computed(losses: Iterator[Tensor], training: Training, options: RunOptions) -> Iterator[Tensor]:
+def _computed(losses: Iterator[Tensor], engine: Accelerator, training: Training) -> Iterator[Tensor]:
     """The same losses, each computed in the precision asked for; backward passes follow the forward's."""
-    device, mixed = torch.device(options.device).type, training.precision == "bf16"
+    mixed = precision(engine, training.precision)
     while True:
-        with torch.autocast(device, torch.bfloat16, enabled=mixed):
+        with engine.autocast(mixed):
             loss = next(losses, None)
         if loss is None:
             return

@@ -1,6 +1,7 @@
 """Mixed precision and gradient checkpointing: same training, other arithmetic or memory."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from compress.models.folder import load_text
 from compress.stage import RunOptions
 from compress.teacher.two_level import TwoLevel, TwoLevelTeacher
 from compress.training import Fit, Training, seed_everything
+from compress.training.engine import accelerator, precision
+from deploy.errors import UsageError
 
 FULL = {"name": "full"}
 SAMPLED = {"name": "sampled", "negatives": 8}
@@ -95,3 +98,16 @@ def test_a_teacher_trains_in_mixed_precision(
     found = made.train_two_level(config, film_dataset, rng, RunOptions(), "t")
     assert found.best > found.curve[0][2]
     assert {tensor.dtype for tensor in made.state_dict().values() if tensor.is_floating_point()} == {torch.float32}
+
+
+def test_one_process_trains_in_both_precisions_and_a_device_without_bf16_says_so() -> None:
+    engine = accelerator(RunOptions())
+    assert engine is accelerator(RunOptions(threads=2))
+    factors = torch.ones(2, 2)
+    for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        with engine.autocast(precision(engine, name)):
+            assert (factors @ factors).dtype == dtype
+    without = SimpleNamespace(mixed_precision="no", device="cuda:0")
+    assert not precision(without, "fp32").enabled
+    with pytest.raises(UsageError, match="precision: cuda:0 has no bf16"):
+        precision(without, "bf16")
