@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 from torch import Tensor
-from torch.nn import functional
 
 from compress.stage import Entry, Shorthand
+from compress.training.logsumexp import mean_logsumexp
 
 
 @dataclass(frozen=True)
@@ -146,16 +146,23 @@ def next_item_loss(
 
     `table(rows)` gives the item vectors of these rows, `table(None)` of all, (rows, dim); `encoder` item vectors ->
     user vectors; `batch` is inputs and targets (windows, length) int64; `left_out` (n_items + 1,)
-    bool says which rows are no candidates. Also returns logits (positions, columns) that hold those of the items
-    `listed` (positions, top), and their columns there.
+    bool says which rows are no candidates. Also returns, where items are `listed` (positions, top), logits (positions,
+    columns) that hold theirs, and their columns there.
     """
     inputs, targets = batch
     wanted = targets[targets > 0]
     if sampler is None:
         vectors = table(None)
-        logits = encoder(vectors[inputs])[targets > 0] @ vectors.T
-        logits = logits.masked_fill(left_out, -1e4)
-        return functional.cross_entropy(logits, wanted, label_smoothing=label_smoothing), logits, listed
+        users = encoder(vectors[inputs])[targets > 0]
+        if listed is None:
+            logits, normaliser = users[:, :0], mean_logsumexp(users, vectors, left_out)
+        else:
+            logits = (users @ vectors.T).float().masked_fill(left_out, -1e4)
+            normaliser = logits.logsumexp(1).mean()
+        loss = normaliser - (1 - label_smoothing) * (users * vectors[wanted]).sum(-1).mean()
+        if label_smoothing:
+            loss = loss - label_smoothing * (users.mean(0) @ vectors[~left_out].mean(0))
+        return loss, logits, listed
     candidates = sampler(wanted)
     rows = rows_needed(len(left_out), inputs, wanted, candidates.items, *([] if listed is None else [listed]))
     some = ItemVectors(table(rows), rows)

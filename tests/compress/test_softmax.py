@@ -150,6 +150,26 @@ def test_the_loss_over_all_items_by_hand() -> None:
         assert loss.item() == pytest.approx(math.log(total / 3), rel=1e-5)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("listed", [False, True])
+def test_the_loss_over_all_items_is_the_cross_entropy_and_its_gradients(smoothing: float, listed: bool) -> None:
+    """More positions than a piece holds; smoothing spreads over the candidates alone."""
+    torch.manual_seed(0)
+    warm = torch.tensor([False] + [True] * 9 + [False])
+    table = torch.randn(11, 3, requires_grad=True)
+    inputs, targets = torch.randint(1, 10, (2, 30, 5))
+    targets[:, 3:] = 0
+    lists = torch.randint(1, 10, (90, 2)) if listed else None
+    batch = (inputs, targets)
+    loss, _, _ = next_item_loss(lambda _: table, torch.tanh, batch, ~warm, smoothing, listed=lists)
+    (found,) = torch.autograd.grad(loss, table)
+    logits = torch.tanh(table[inputs])[targets > 0] @ table[warm].T
+    wanted = nn.functional.cross_entropy(logits, targets[targets > 0] - 1, label_smoothing=smoothing)
+    (grads,) = torch.autograd.grad(wanted, table)
+    torch.testing.assert_close(loss, wanted)
+    torch.testing.assert_close(found, grads)
+
+
 @pytest.mark.parametrize("with_text", [True, False])
 def test_a_students_loss_and_gradients_are_the_full_ones_when_all_items_are_candidates(
     film_dataset: Dataset, film_teacher: dict[str, Path], with_text: bool
