@@ -81,7 +81,8 @@ def candidates_of(inputs: Inputs) -> list[Candidate]:
 
 
 def bench(config: BenchConfig, inputs: Inputs, out: Path, options: RunOptions) -> None:
-    """data, baselines, every chain's prune and quantize -> `measurements.json`, `ranks.npz`, `latency.npz`."""
+    """data, baselines, every chain's prune and quantize -> `measurements.json`, `ranks.npz`, `segments.npz`
+    (which validation cases are in which), `latency.npz`."""
     dataset = Dataset.open(inputs["data"], config.domain)
     candidates = candidates_of(inputs)
     not_measured: list[dict[str, str]] = []
@@ -125,7 +126,8 @@ def _ranking(
     ranks |= found
     for candidate in options.progress(candidates, "bench: accuracy", len(candidates)):
         ranks |= _measure_accuracy(candidate, dataset)
-    return given + baselines, {"ranks": ranks}
+    valid = dataset.cases("valid")
+    return given + baselines, {"ranks": ranks, "segments": {"tail_items": valid.tail, "short_history": valid.short}}
 
 
 def _likes(

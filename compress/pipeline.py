@@ -34,7 +34,13 @@ STAGES = (
     Stage("prune", ("data", "mix", "distil"), PruneConfig, prune),
     Stage("quantize", ("data", "prune"), QuantizeConfig, quantize, version=2),
     Stage(
-        "bench", ("data", "baselines", "prune", "quantize"), BenchConfig, bench, "gather", fingerprint=bench_fingerprint
+        "bench",
+        ("data", "baselines", "prune", "quantize"),
+        BenchConfig,
+        bench,
+        "gather",
+        version=2,
+        fingerprint=bench_fingerprint,
     ),
     Stage("select", ("bench",), SelectConfig, select, "gather"),
     Stage(

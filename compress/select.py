@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import Field, PositiveFloat
 
 from compress.models.folder import read_json, write_json
+from compress.segment_gate import Broken, broken_segments
 from compress.stage import Inputs, RunOptions, StageConfig
 from compress.task import TITLES, leading, valid_value
 
@@ -14,32 +16,45 @@ Row = Mapping[str, Any]
 
 
 class SelectConfig(StageConfig):
-    """The budget: size of the history -> top-k part, p95 on this machine's CPU, NDCG@10 lost against the own fp32."""
+    """The budget: size of the history -> top-k part, p95 on this machine's CPU, NDCG@10 lost against the own fp32, and
+    what a segment of users may lose (`segment_gate.py`)."""
 
     max_size_mb: PositiveFloat | None = None
     max_p95_ms: PositiveFloat | None = None
     max_ndcg_drop: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01  # relative, on validation
+    max_segment_drop: Annotated[float, Field(ge=0.0, le=1.0)] | None = 0.05  # the same of a segment; null: any
 
 
 def select(config: SelectConfig, inputs: Inputs, out: Path, options: RunOptions) -> None:
     """bench -> `choice.json`: {selected, reason, budget, front, nearest}."""
     measured = read_json(inputs["bench"] / "measurements.json")["models"]
     rows = [row for row in measured if row["role"] in ("student", "control") and row["latency"]]
-    choice = choose(config, rows)
+    choice = choose(config, rows, _broken(config, rows, inputs["bench"]))
     options.log(choice["reason"])
     write_json(out / "choice.json", choice)
 
 
-def choose(config: SelectConfig, rows: Sequence[Row]) -> dict[str, Any]:
+def _broken(config: SelectConfig, rows: Sequence[Row], bench: Path) -> dict[str, list[Broken]]:
+    """Nothing where no segments were kept: like/dislike data has none."""
+    if config.max_segment_drop is None or not (bench / "segments.npz").exists():
+        return {}
+    with np.load(bench / "segments.npz") as segments, np.load(bench / "ranks.npz") as ranks:
+        return broken_segments(rows, ranks, segments, config.max_segment_drop)
+
+
+def choose(
+    config: SelectConfig, rows: Sequence[Row], broken: Mapping[str, Sequence[Broken]] | None = None
+) -> dict[str, Any]:
     """The variant that validates best in fp32 among those with a precision inside the budget; of its precisions
     inside, the smallest that is not slower than its fp32."""
     budget = config.model_dump(exclude={"seed"}, exclude_none=True)
-    excess = {row["name"]: _excess(config, row, rows) for row in rows}
+    refused = broken or {}
+    excess = {row["name"]: _excess(config, row, rows, refused.get(row["name"], ())) for row in rows}
     inside = [row for row in rows if not excess[row["name"]]]
     common = {"budget": budget, "front": front(rows)}
     if not inside:
         nearest = sorted(rows, key=lambda row: sum(excess[row["name"]].values()))[:3]
-        misses = "; ".join(f"{row['name']}: {_words(excess[row['name']])}" for row in nearest)
+        misses = "; ".join(f"{row['name']}: {', '.join(excess[row['name']])}" for row in nearest)
         reason = f"no candidate is inside the budget; nearest: {misses or 'there are no candidates'}"
         return {"selected": None, "reason": reason, "nearest": [row["name"] for row in nearest], **common}
     best = max(inside, key=lambda row: valid_value(_fp32(row, rows) or row))
@@ -55,6 +70,8 @@ def choose(config: SelectConfig, rows: Sequence[Row]) -> dict[str, Any]:
     left = [row["name"] for row in own if row not in fast]
     if left:
         reason += f"; slower than fp32 here, so not chosen: {', '.join(left)}"
+    for name, segments in refused.items():
+        reason += f"; refused: {name} {', '.join(map(str, segments))}"
     return {"selected": chosen["name"], "reason": reason, "nearest": [], **common}
 
 
@@ -71,8 +88,8 @@ def front(rows: Sequence[Row]) -> list[str]:
     return [row["name"] for row in rows if not beaten(row)]
 
 
-def _excess(config: SelectConfig, row: Row, rows: Sequence[Row]) -> dict[str, float]:
-    """By how much, relative to the limit, each limit is exceeded; empty inside the budget."""
+def _excess(config: SelectConfig, row: Row, rows: Sequence[Row], broken: Sequence[Broken]) -> dict[str, float]:
+    """In words what is exceeded, and by how much, relative to the limit; empty inside the budget."""
     found: dict[str, float] = {}
     fp32 = _fp32(row, rows)
     drop = 1 - valid_value(row) / valid_value(fp32) if fp32 is not None and valid_value(fp32) > 0 else 0.0
@@ -83,12 +100,11 @@ def _excess(config: SelectConfig, row: Row, rows: Sequence[Row]) -> dict[str, fl
     ]
     for name, limit, value in checks:
         if limit is not None and value() > limit:
-            found[name] = (value() - limit) / max(limit, 1e-9)
+            share = (value() - limit) / max(limit, 1e-9)
+            found[f"{name} exceeded by {share:.0%}"] = share
+    for segment in broken:
+        found[str(segment)] = segment.loss / max(config.max_segment_drop or 0.0, 1e-9)
     return found
-
-
-def _words(excess: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} exceeded by {share:.0%}" for name, share in excess.items())
 
 
 def _fp32(row: Row, rows: Sequence[Row]) -> Row | None:

@@ -48,7 +48,7 @@ def test_the_variant_that_validates_best_ships_as_its_smallest_precision() -> No
     choice = choose(SelectConfig(), rows)
     assert choice["selected"] == "a-int8_x"
     assert choice["reason"] == "a-int8_x: best validation NDCG@10 inside the budget (0.1990), 1.000 MB, p95 1.000 ms"
-    assert choice["budget"] == {"max_ndcg_drop": 0.01}
+    assert choice["budget"] == {"max_ndcg_drop": 0.01, "max_segment_drop": 0.05}
     assert choice["nearest"] == []
 
 
