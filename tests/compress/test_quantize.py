@@ -18,7 +18,8 @@ from onnx import numpy_helper
 from compress.data.dataset import Dataset
 from compress.models.folder import load_sequence, load_text, model_facts, read_json, write_model
 from compress.models.sequence import BlockShape, SequenceModel, SequenceShape
-from compress.quantize.graph import absorbed, history_graph, quantize_rows
+from compress.quantize.graph import absorbed, history_graph
+from compress.quantize.grids import quantize_rows
 from compress.quantize.parity import ParityError, centred_cosine, history_parity, text_parity
 from compress.quantize.quantize import QuantizeConfig, quantize
 from compress.quantize.quantizers import Int8Dynamic, Int8PerRow
