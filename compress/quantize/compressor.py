@@ -59,7 +59,7 @@ class Int4Gptq(Entry):
     def _rounded(
         self, part: TextPart
     ) -> Iterator[tuple[bytes, NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]]:
-        """Of each linear map of the LM: its fp32 weight's key, values (in, out), scales and zero points (blocks, out)."""
+        """Of each linear map: its fp32 weight's key, values (in, out), scales and zero points (blocks, out)."""
         lm = deepcopy(part.encoder.lm).cpu().eval()
         keys = {name: _key(linear.weight.detach().numpy().T) for name, linear in _linears(lm)}
         for name, linear in _gptq(lm, part.feeds, self.block_size).items():
@@ -74,7 +74,7 @@ class Int4Gptq(Entry):
         zeros: NDArray[np.uint8],
     ) -> onnx.NodeProto:
         name = node.input[1]
-        parts = {
+        parts: dict[str, NDArray[Any]] = {
             f"{name}.int4": blocks_of(values, self.block_size),
             f"{name}.scales": np.ascontiguousarray(scales.T),
             f"{name}.zeros": nibbles(np.ascontiguousarray(zeros.T)),
@@ -127,7 +127,7 @@ def blocks_of(values: NDArray[np.uint8], block_size: int) -> NDArray[np.uint8]:
 def nibbles(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(..., n) of 4 bits -> (..., ceil(n / 2)) bytes, the earlier value in the lower half."""
     even = np.concatenate([values, np.zeros_like(values[..., :1])], -1) if values.shape[-1] % 2 else values
-    packed: NDArray[np.uint8] = even[..., 0::2] | even[..., 1::2] << 4
+    packed: NDArray[np.uint8] = (even[..., 0::2] | (even[..., 1::2] << 4)).astype(np.uint8)
     return packed
 
 

@@ -9,6 +9,7 @@ import onnx
 
 from compress.quantize.graph import history_graph
 from compress.quantize.parts import HistoryPart, TextPart
+from compress.quantize.surgery import in_order
 from compress.stage import Entry
 
 
@@ -36,4 +37,4 @@ def half(model: onnx.ModelProto) -> onnx.ModelProto:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it tells of every weight below fp16's smallest
         converted: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True)
-    return converted
+    return in_order(converted)

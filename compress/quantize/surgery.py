@@ -84,11 +84,11 @@ def maps_to_qdq(model: onnx.ModelProto, names: Iterable[str], ranges: Mapping[st
             scale, zero = activation_grid(*ranges[x])
             model.graph.initializer.extend(
                 [
-                    numpy_helper.from_array(np.asarray(scale), f"{x}.scale"),
-                    numpy_helper.from_array(np.asarray(zero), f"{x}.zero"),
+                    numpy_helper.from_array(np.asarray(scale), f"{x}.grid_scale"),
+                    numpy_helper.from_array(np.asarray(zero), f"{x}.grid_zero"),
                 ]
             )
-            parameters = [f"{x}.scale", f"{x}.zero"]
+            parameters = [f"{x}.grid_scale", f"{x}.grid_zero"]
             yield helper.make_node("QuantizeLinear", [x, *parameters], [f"{x}.uint8"], name=f"{x}.quantize")
             yield helper.make_node("DequantizeLinear", [f"{x}.uint8", *parameters], [f"{x}.back"], name=f"{x}.back")
         if name not in seen:
@@ -131,6 +131,24 @@ def replace_nodes(
     kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)
+    return model
+
+
+def in_order(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Put each node after what it reads, in place, otherwise keeping their order: the format wants that."""
+    known = {tensor.name for tensor in model.graph.initializer} | {value.name for value in model.graph.input} | {""}
+    waiting, nodes = list(model.graph.node), list[onnx.NodeProto]()
+    while waiting:
+        late = []
+        for node in waiting:
+            ready = known.issuperset(node.input)
+            (nodes if ready else late).append(node)
+            known.update(node.output if ready else ())
+        if len(late) == len(waiting):
+            raise ValueError(f"{late[0].name} reads what no node writes")
+        waiting = late
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
     return model
 
 
