@@ -6,6 +6,7 @@ output) becomes MatMulNBits' inputs value for value. It is an extra, imported wh
 
 import contextlib
 import io
+import tempfile
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -99,6 +100,7 @@ def _gptq(lm: Any, feeds: list[Feed], block_size: int) -> dict[str, Any]:
             from neural_compressor.torch.quantization import GPTQConfig, convert, prepare
         except ImportError:
             raise UsageError(MISSING) from None
+        lm.name_or_path = tempfile.gettempdir()  # it looks for a checkpoint, and asks the hub where no folder is named
         prepared = prepare(lm, GPTQConfig(bits=4, group_size=block_size, use_sym=False, use_layer_wise=False))
         with torch.no_grad():
             for feed in feeds:

@@ -40,7 +40,7 @@ def fake_rows(table: Tensor) -> Tensor:
     with torch.no_grad():
         scales = table.abs().amax(1, keepdim=True) / 63.0
         safe = torch.where(scales > 0, scales, 1.0)
-        rounded = (table / safe).round().clamp(-63, 63) * scales
+        rounded = (table / safe).round().clamp(-63, 63) * scales + 0.0  # integers have no -0
     return _straight_through(table, rounded)
 
 
@@ -53,7 +53,7 @@ def fake_outputs(weight: Tensor) -> Tensor:
         largest = weight.abs().amax(1, keepdim=True).double()
         scales = (2 * largest / 128).float()
         safe = torch.where(2 * largest / 128 >= torch.finfo(torch.float32).tiny, scales, 1.0)
-        rounded = (weight / safe).round().clamp(-128, 127) * safe
+        rounded = (weight / safe).round().clamp(-128, 127) * safe + 0.0
     return _straight_through(weight, rounded)
 
 

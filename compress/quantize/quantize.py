@@ -12,12 +12,16 @@ from compress.models.folder import load_scorer, load_text, model_facts, write_js
 from compress.models.mix import Mix
 from compress.models.sequence import SequenceModel
 from compress.models.text import TextEncoder
+from compress.quantize.aware import QuantizationAware
 from compress.quantize.graph import history_graph, text_dim
 from compress.quantize.parity import Questions, history_parity, text_parity
 from compress.quantize.parts import HistoryPart, TextPart
 from compress.quantize.quantizers import HistoryQuantizer, Int8Dynamic, Int8PerRow, TextQuantizer
 from compress.quantize.text_graph import export_text
-from compress.stage import Entry, Inputs, RunOptions, StageConfig
+from compress.stage import Entry, Inputs, RunOptions, Shorthand, Skip, StageConfig
+from compress.task import task_of
+from compress.training import seed_everything
+from deploy.errors import UsageError
 
 PARITY_CASES = 512
 
@@ -29,6 +33,7 @@ class QuantizeConfig(StageConfig):
     history: tuple[HistoryQuantizer, ...] = (Int8PerRow(), Int8Dynamic())
     text: tuple[TextQuantizer, ...] = (Int8Dynamic(),)
     min_text_cosine: Annotated[float, Field(ge=0.0, le=1.0)] = 0.9  # centred, with fp32; what is below does not ship
+    aware: Annotated[QuantizationAware | Skip, Field(discriminator="name"), Shorthand] = Skip()
     domain: str = "target"
 
     @field_validator("history", "text")
@@ -47,8 +52,10 @@ def quantize(config: QuantizeConfig, inputs: Inputs, out: Path, options: RunOpti
     graphs: dict[str, dict[str, str]] = {}
     parity: dict[str, dict[str, float]] = {}
     facts: dict[str, Any] = {"text_space": model_facts(inputs["prune"]).get("text_space"), "params": {}}
+    if sequence is not None and not isinstance(config.aware, Skip) and task_of(inputs["data"]) == "likes":
+        raise UsageError("quantize.aware: like/dislike models are not trained here; give their variants aware: none")
     if sequence is not None:
-        graphs["history"] = _export_history(sequence, config, dataset, out, parity)
+        graphs["history"] = _export_history(sequence, config, dataset, out, parity, options)
         facts |= {"max_history": sequence.max_history, "dim": text_dim(sequence)}
         facts["params"]["sequence"] = count_parameters(sequence)
     if text is not None:
@@ -65,10 +72,18 @@ def quantize(config: QuantizeConfig, inputs: Inputs, out: Path, options: RunOpti
 
 
 def _export_history(
-    model: SequenceModel | Mix, config: QuantizeConfig, dataset: Dataset, out: Path, parity: dict[str, dict[str, float]]
+    model: SequenceModel | Mix,
+    config: QuantizeConfig,
+    dataset: Dataset,
+    out: Path,
+    parity: dict[str, dict[str, float]],
+    options: RunOptions,
 ) -> dict[str, str]:
     questions = Questions.of(dataset.cases("valid"), model.max_history, PARITY_CASES)
-    part = HistoryPart.of(model, dataset)
+    trained = model
+    if isinstance(config.aware, QuantizationAware):
+        trained = config.aware(model, dataset, seed_everything(config.seed, options), options)
+    part = HistoryPart.of(trained, dataset)
     graphs = {"fp32": "history.fp32.onnx"}
     onnx.save(history_graph(model), out / graphs["fp32"])
     for quantizer in config.history:

@@ -139,7 +139,7 @@ def in_order(model: onnx.ModelProto) -> onnx.ModelProto:
     known = {tensor.name for tensor in model.graph.initializer} | {value.name for value in model.graph.input} | {""}
     waiting, nodes = list(model.graph.node), list[onnx.NodeProto]()
     while waiting:
-        late = []
+        late: list[onnx.NodeProto] = []
         for node in waiting:
             ready = known.issuperset(node.input)
             (nodes if ready else late).append(node)

@@ -12,19 +12,25 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from compress.data.dataset import Dataset
+from compress.models.folder import load_sequence
+from compress.models.mix import Mix
 from compress.quantize import compressor
+from compress.quantize.aware import Aware, QuantizationAware, _copy, rounded_maps
 from compress.quantize.compressor import Int4Gptq, blocks_of, nibbles, unpacked
 from compress.quantize.equalize import Fold, equalized, folds
-from compress.quantize.grids import activation_grid, quantize_columns
+from compress.quantize.grids import activation_grid, fake_outputs, fake_rows, quantize_columns
 from compress.quantize.half import half
 from compress.quantize.parity import Questions, ndcg_of, neighbour_overlap
 from compress.quantize.parts import HistoryPart, TextPart, spread
-from compress.quantize.quantize import QuantizeConfig
+from compress.quantize.quantize import QuantizeConfig, quantize
+from compress.quantize.quantizers import Int8Dynamic, Int8PerRow
 from compress.quantize.sensitivity import choose_maps
 from compress.quantize.surgery import activations, in_order, maps_to_qdq, tables_to_int8
 from compress.quantize.text_graph import export_text
 from compress.quantize.weight_only import Int4WeightOnly, Int8WeightOnly
+from compress.stage import RunOptions
 from compress.teacher.backbone import Pretrained, RandomBert
+from compress.training import Training, validation_ndcg, warm_items
 from deploy.errors import UsageError
 from tests.compress.test_quantize import TEXTS, random_model
 
@@ -36,7 +42,7 @@ def graph(*nodes: onnx.NodeProto, **weights: np.ndarray) -> onnx.ModelProto:
     info = helper.make_tensor_value_info
     inputs = [info("x", onnx.TensorProto.FLOAT, ["batch", 3])]
     initializers = [numpy_helper.from_array(array, name) for name, array in weights.items()]
-    made = helper.make_graph(nodes, "g", inputs, [info("y", onnx.TensorProto.FLOAT, None)], initializers)
+    made = helper.make_graph(nodes, "g", inputs, [info("y", onnx.TensorProto.FLOAT, [None] * 2)], initializers)
     return helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
@@ -119,9 +125,8 @@ def test_gptq_words_by_hand() -> None:
     words = torch.tensor([[sum(int(v) << 4 * i for i, v in enumerate(column)) for column in values.T]])
     words = torch.where(words >= 2**31, words - 2**32, words).int()
     zeros = torch.tensor([[7 | 2 << 4]], dtype=torch.int32)
-    linear = SimpleNamespace(
-        qweight=words, qzeros=zeros, scales=torch.tensor([[0.5, 2.0]]), in_features=8, out_features=2
-    )
+    sizes = {"in_features": 8, "out_features": 2}
+    linear = SimpleNamespace(qweight=words, qzeros=zeros, scales=torch.tensor([[0.5, 2.0]]), **sizes)
     found, scales, zero = unpacked(linear)
     assert found.tolist() == values.tolist()
     assert (scales.tolist(), zero.tolist()) == ([[0.5, 2.0]], [[8, 3]])
@@ -179,10 +184,8 @@ def test_equalization_changes_no_answer_and_evens_out_what_is_read(kind: str, lm
     np.testing.assert_allclose(changed.encode(TEXTS), before, atol=1e-5 * np.abs(before).max(), rtol=1e-5)
     assert np.array_equal(encoder.encode(TEXTS), before)  # the one given is as it was
     norm = next(folds(changed.lm, changed.family.causal)).makers[0]
-    assert (
-        norm.weight.abs().max() / norm.weight.abs().median()
-        < 0.5 * first.weight.abs().max() / first.weight.abs().median()
-    )
+    spreads = [float(part.weight.abs().max() / part.weight.abs().median()) for part in (norm, first)]
+    assert spreads[0] < 0.5 * spreads[1]
 
 
 def test_choice_of_maps_by_hand() -> None:
@@ -239,3 +242,67 @@ def test_ndcg_and_neighbours_by_hand() -> None:
 def test_a_quantizer_twice_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="each quantizer once"):
         QuantizeConfig.model_validate({"text": ["int8_dynamic", {"name": "int8_dynamic", "reduce_range": False}]})
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-30, 1e20])
+def test_fake_weights_are_the_exported_ones_bit_for_bit(scale: float, tmp_path: Path) -> None:
+    model = random_model(50, blocks=3)
+    with torch.no_grad():
+        model.item_table *= scale
+        model.encoder.blocks[0].up.weight[2] = 0.0
+    Int8Dynamic().history(HistoryPart(model, np.ones((1, 10), np.int64)), tmp_path / "graph.onnx")
+    weights = {t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / "graph.onnx").graph.initializer}
+    table = weights["item_table"].astype(np.float32) * weights["item_scales"]
+    assert fake_rows(model.item_table.detach()).numpy().tobytes() == table.tobytes()
+    linears = rounded_maps(model)
+    assert len(linears) == 12
+    for index, linear in enumerate(linears):
+        name = f"block{index // 6}.{('query', 'key', 'value', 'output', 'up', 'down')[index % 6]}.weight"
+        exported = weights[f"{name}_quantized"].astype(np.float32) * weights[f"{name}_scale"]
+        assert np.array_equal(fake_outputs(linear.weight.detach()).numpy(), exported.T)
+
+
+def test_gradient_passes_a_rounded_weight_whole() -> None:
+    weight = torch.tensor([[63.0, -31.6, 1.4]], requires_grad=True)
+    rounded = fake_rows(weight)
+    assert rounded.tolist() == [[63.0, -32.0, 1.0]]
+    (rounded * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
+    assert weight.grad is not None and weight.grad.tolist() == [[1.0, 2.0, 3.0]]
+
+
+def test_training_on_the_grid_ends_in_what_is_exported(
+    build: Callable[..., Path], film_data: Path, film_inputs: dict[str, Path], film_dataset: Dataset
+) -> None:
+    """What validates best on the grid is what ships; cold items and the fp32 graph stay."""
+    before = load_sequence(film_inputs["prune/control:control:0"])
+    assert before is not None
+    training = Training(epochs=3, learning_rate=1e-2, weight_decay=0.0, warmup_epochs=0, validate_every=1)
+    aware = QuantizationAware(training=training)
+    after = aware(before, film_dataset, np.random.default_rng(0), RunOptions(threads=1))
+    cold = film_dataset.popularity == 0
+    assert np.array_equal(before.item_table.detach().numpy()[cold], after.item_table.detach().numpy()[cold])
+    on_grid = [validation_ndcg(Aware(_copy(m), warm_items(film_dataset), True), film_dataset) for m in (before, after)]
+    assert on_grid[1] >= on_grid[0]
+    config = QuantizeConfig(history=(Int8PerRow(),), aware=aware)
+    folder = build(quantize, config, data=film_data, prune=film_inputs["prune/control:control:0"])
+    plain = film_inputs["quantize/control:control:0"]
+    assert (folder / "history.fp32.onnx").read_bytes() == (plain / "history.fp32.onnx").read_bytes()
+    weights = {
+        t.name: numpy_helper.to_array(t) for t in onnx.load(folder / "history.int8_per_row.onnx").graph.initializer
+    }
+    table = weights["item_table"].astype(np.float32) * weights["item_scales"]
+    assert np.array_equal(table, fake_rows(after.item_table.detach()).numpy())
+
+
+def test_a_training_step_moves_the_weights_behind_the_grid(film_dataset: Dataset) -> None:
+    model = random_model(film_dataset.n_items)
+    aware = Aware(model, warm_items(film_dataset), True)
+    aware.scores(torch.tensor([[1, 2, 3]])).square().sum().backward()
+    assert model.item_table.grad is not None and model.item_table.grad[aware.warm].abs().sum() > 0
+    assert not model.item_table.grad[~aware.warm].any()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.encoder.blocks[0].query.parameters())
+
+
+def test_a_mix_is_not_trained(film_dataset: Dataset) -> None:
+    with pytest.raises(UsageError, match=r"^quantize.aware: a mix is not trained as one model"):
+        QuantizationAware()(Mix([], []), film_dataset, np.random.default_rng(0), RunOptions())
