@@ -1,4 +1,4 @@
-"""Runs inside an environment with optimum-onnx: a text encoder through optimum's exporter, and ours through optimum's runtime.
+"""For an environment with optimum-onnx: a text encoder through its exporter, and our graph through its runtime.
 
 python optimum_check.py FOLDER: FOLDER holds `lm/` (as `save_pretrained` leaves it, with `tokenizer.json`), `head.npy`,
 `bundle/` (our text graph as `model.onnx` beside the same configuration) and `tokens.npz` (input_ids, attention_mask).

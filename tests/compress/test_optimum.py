@@ -1,4 +1,4 @@
-"""optimum's exporter and runtime agree with the text graph; they need an environment of their own (`make test-optimum`).
+"""optimum's exporter and runtime agree with the text graph, in an environment of their own (`make test-optimum`).
 
 optimum-onnx 0.1 wants transformers below 4.58, so that it cannot be installed beside this package's training part.
 """
