@@ -2,18 +2,22 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 DEVICE_VENV ?= .venv-device
+OPTIMUM_VENV ?= .venv-optimum
 TORCH_INDEX ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test check format bench bench-teacher clean
+.PHONY: demo test test-optimum check format bench bench-teacher clean
 
 demo: $(VENV)/.compress  ## MovieLens-100k and MiniLM through every stage, into runs/quickstart
 	$(BIN)/slimrec run recipes/quickstart.yaml --out runs/quickstart
 
 test: $(VENV)/.dev $(DEVICE_VENV)/.base  ## the whole suite; no network once set up
 	SLIMREC_DEVICE_PYTHON=$(abspath $(DEVICE_VENV))/bin/python $(BIN)/python -m pytest
+
+test-optimum: $(VENV)/.dev $(OPTIMUM_VENV)/.optimum  ## optimum's exporter and runtime against our text graph
+	SLIMREC_OPTIMUM_PYTHON=$(abspath $(OPTIMUM_VENV))/bin/python $(BIN)/python -m pytest tests/compress/test_optimum.py
 
 check: $(VENV)/.dev  ## style and types
 	$(BIN)/ruff format --check .
@@ -49,5 +53,12 @@ $(DEVICE_VENV)/.base: pyproject.toml constraints.txt
 	$(DEVICE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
 	touch $@
 
+# optimum's ONNX part wants transformers below 4.58: an environment of its own, with the versions it was tried with
+$(OPTIMUM_VENV)/.optimum: Makefile
+	test -x $(OPTIMUM_VENV)/bin/python || $(PYTHON) -m venv $(OPTIMUM_VENV)
+	$(OPTIMUM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	$(OPTIMUM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check transformers==4.57.6 optimum==2.1.0 optimum-onnx==0.1.0 onnxruntime==1.32.0 onnx==1.23.2
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(DEVICE_VENV) runs build dist *.egg-info
+	rm -rf $(VENV) $(DEVICE_VENV) $(OPTIMUM_VENV) runs build dist *.egg-info

@@ -95,7 +95,7 @@ def _popular(baselines: Path, dataset: Dataset) -> list[int]:
 
 
 def bundled_graphs(row: Mapping[str, Any], rows: list[dict[str, Any]], facts: Mapping[str, Any]) -> dict[str, str]:
-    """fp32 and one INT8 graph: the chosen one, else the INT8 one that validates best. precision -> file."""
+    """fp32, one INT8 graph (the chosen one, else the one that validates best) and the chosen one. precision -> file."""
     own = [r for r in rows if (r["variant"], r["seed"]) == (row["variant"], row["seed"]) and r["precision"] == "int8"]
     if row["precision"] == "int8":
         own = [dict(row)]
@@ -103,6 +103,8 @@ def bundled_graphs(row: Mapping[str, Any], rows: list[dict[str, Any]], facts: Ma
     graphs = {"fp32": facts["graphs"]["history"]["fp32"]}
     if best is not None:
         graphs["int8"] = facts["graphs"]["history"][best["quantizer"]]
+    if row["precision"] != "fp32":
+        graphs[row["precision"]] = facts["graphs"]["history"][row["quantizer"]]
     return graphs
 
 
@@ -113,7 +115,10 @@ def _text_part(
     scratch: Path,
     files: dict[str, Path | bytes],
 ) -> dict[str, Any] | None:
-    """The text encoder trained for the same space of item vectors, the student's map folded in; None where none is."""
+    """The text encoder trained for the same space of item vectors, the student's map folded in; None where none is.
+
+    Of its graphs the smallest ships: what strayed too far from fp32 was left out when it was quantized.
+    """
     if space is None or text_map is None:
         return None
     fitting = [
@@ -126,7 +131,7 @@ def _text_part(
     _, folder = min(fitting, key=lambda item: item[0])
     facts = read_json(folder / "candidate.json")
     graphs = facts["graphs"]["text"]
-    precision = "int8_dynamic" if "int8_dynamic" in graphs else "fp32"
+    precision = min(graphs, key=lambda name: ((folder / graphs[name]).stat().st_size, name))
     short = precision.split("_")[0]
     folded = scratch / f"text.{short}.onnx"
     onnx.save(fold_map(onnx.load(folder / graphs[precision]), text_map), folded)

@@ -32,7 +32,7 @@ STAGES = (
     Stage("mix", ("data", "baselines", "target"), MixConfig, mix),
     Stage("distil", ("data", "mix"), DistilConfig, distil),
     Stage("prune", ("data", "mix", "distil"), PruneConfig, prune),
-    Stage("quantize", ("data", "prune"), QuantizeConfig, quantize, version=2),
+    Stage("quantize", ("data", "prune"), QuantizeConfig, quantize, version=3),
     Stage(
         "bench",
         ("data", "baselines", "prune", "quantize"),

@@ -16,6 +16,7 @@ from torch import nn
 
 from compress.models.mix import ItemItem, Member, MemberFacts, Mix
 from compress.models.sequence import Block, SequenceModel
+from compress.quantize.grids import quantize_rows
 
 OPSET, IR_VERSION = 20, 10
 MASKED = -1e4
@@ -23,10 +24,13 @@ Table = Literal["fp32", "int8"]
 
 
 class GraphBuilder:
-    """Nodes and initializers under readable, deterministic names; `scope` goes in front of new ones."""
+    """Nodes and initializers under readable, deterministic names; `scope` goes in front of new ones.
 
-    def __init__(self) -> None:
-        self.scope = ""
+    With `products` every linear map is a MatMul and an Add: what quantizers of linear maps look for.
+    """
+
+    def __init__(self, products: bool = False) -> None:
+        self.scope, self.products = "", products
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
 
@@ -51,6 +55,8 @@ class GraphBuilder:
 
     def flat_linear(self, x: str, linear: nn.Linear, name: str) -> str:
         """As `linear`, for (batch, in) alone: one node."""
+        if self.products:
+            return self.linear(x, linear, name)
         weight, bias = self.constant(f"{name}.weight", linear.weight.T), self.constant(f"{name}.bias", linear.bias)
         return self.add("Gemm", x, weight, bias, name=name)
 
@@ -66,13 +72,15 @@ class GraphBuilder:
         return model
 
 
-def history_graph(model: SequenceModel | Mix, table: Table = "fp32", vectors_given: bool = False) -> onnx.ModelProto:
+def history_graph(
+    model: SequenceModel | Mix, table: Table = "fp32", vectors_given: bool = False, products: bool = False
+) -> onnx.ModelProto:
     """history (batch, length), exclude (batch, m), k (1,) int64 -> scores float32, rows int64, (batch, k) best first.
 
     `table` says how item tables are stored. With `vectors_given` the history's vectors are an input, (batch, length,
-    dim) float32, in place of the look-up: a teacher that reads texts when asked.
+    dim) float32, in place of the look-up: a teacher that reads texts when asked. `products`: see `GraphBuilder`.
     """
-    g = GraphBuilder()
+    g = GraphBuilder(products)
     if isinstance(model, Mix):
         scores = _mixed_scores(g, model, table, vectors_given)
     else:
@@ -180,14 +188,6 @@ class _Int8Table:
         return g.add(
             "Mul", g.add("Cast", product, name="products_float", to=TensorProto.FLOAT), scales, name="all_scores"
         )
-
-
-def quantize_rows(table: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """(rows, dim) float32 -> int8 in [-63, 63] and a scale per row: row ~ int8 * scale. Zero rows stay zero."""
-    scales = np.abs(table).max(1) / 63.0
-    safe = np.where(scales > 0, scales, 1.0)[:, None]
-    # denormal scales lose digits: the quotient can leave the range
-    return np.rint(table / safe).clip(-63, 63).astype(np.int8), scales.astype(np.float32)
 
 
 def _encode(g: GraphBuilder, model: SequenceModel, history: str, vectors: str) -> str:

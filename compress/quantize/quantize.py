@@ -1,9 +1,10 @@
 """Stage `quantize`: export each part as fp32 and quantized graphs, with a parity report."""
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import onnx
+from pydantic import Field, field_validator
 from torch import nn
 
 from compress.data.dataset import Dataset
@@ -11,11 +12,16 @@ from compress.models.folder import load_scorer, load_text, model_facts, write_js
 from compress.models.mix import Mix
 from compress.models.sequence import SequenceModel
 from compress.models.text import TextEncoder
+from compress.quantize.aware import QuantizationAware
 from compress.quantize.graph import history_graph, text_dim
-from compress.quantize.parity import history_parity, text_parity
+from compress.quantize.parity import Questions, history_parity, text_parity
+from compress.quantize.parts import HistoryPart, TextPart
 from compress.quantize.quantizers import HistoryQuantizer, Int8Dynamic, Int8PerRow, TextQuantizer
 from compress.quantize.text_graph import export_text
-from compress.stage import Inputs, RunOptions, StageConfig
+from compress.stage import Entry, Inputs, RunOptions, Shorthand, Skip, StageConfig
+from compress.task import task_of
+from compress.training import seed_everything
+from deploy.errors import UsageError
 
 PARITY_CASES = 512
 
@@ -26,7 +32,17 @@ class QuantizeConfig(StageConfig):
     skipped: ClassVar = {"history": [], "text": []}
     history: tuple[HistoryQuantizer, ...] = (Int8PerRow(), Int8Dynamic())
     text: tuple[TextQuantizer, ...] = (Int8Dynamic(),)
+    min_text_cosine: Annotated[float, Field(ge=0.0, le=1.0)] = 0.9  # centred, with fp32; what is below does not ship
+    aware: Annotated[QuantizationAware | Skip, Field(discriminator="name"), Shorthand] = Skip()
     domain: str = "target"
+
+    @field_validator("history", "text")
+    @classmethod
+    def _each_once(cls, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+        names = [str(getattr(entry, "name", "")) for entry in entries]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"each quantizer once, a graph is named after it (twice: {', '.join(twice)})")
+        return entries
 
 
 def quantize(config: QuantizeConfig, inputs: Inputs, out: Path, options: RunOptions) -> None:
@@ -36,12 +52,14 @@ def quantize(config: QuantizeConfig, inputs: Inputs, out: Path, options: RunOpti
     graphs: dict[str, dict[str, str]] = {}
     parity: dict[str, dict[str, float]] = {}
     facts: dict[str, Any] = {"text_space": model_facts(inputs["prune"]).get("text_space"), "params": {}}
+    if sequence is not None and not isinstance(config.aware, Skip) and task_of(inputs["data"]) == "likes":
+        raise UsageError("quantize.aware: like/dislike models are not trained here; give their variants aware: none")
     if sequence is not None:
-        graphs["history"] = _export_history(sequence, config, dataset, out, parity)
+        graphs["history"] = _export_history(sequence, config, dataset, out, parity, options)
         facts |= {"max_history": sequence.max_history, "dim": text_dim(sequence)}
         facts["params"]["sequence"] = count_parameters(sequence)
     if text is not None:
-        graphs["text"] = _export_text(text, config, dataset.texts[:PARITY_CASES], out, parity)
+        graphs["text"] = _export_text(text, config, dataset, out, parity, options)
         facts |= {"max_tokens": text.shape.max_tokens, "text_dim": text.dim}
         facts["params"]["text"] = count_parameters(text)
     if sequence is not None and text is not None and text.dim == text_dim(sequence):
@@ -54,31 +72,54 @@ def quantize(config: QuantizeConfig, inputs: Inputs, out: Path, options: RunOpti
 
 
 def _export_history(
-    model: SequenceModel | Mix, config: QuantizeConfig, dataset: Dataset, out: Path, parity: dict[str, dict[str, float]]
+    model: SequenceModel | Mix,
+    config: QuantizeConfig,
+    dataset: Dataset,
+    out: Path,
+    parity: dict[str, dict[str, float]],
+    options: RunOptions,
 ) -> dict[str, str]:
-    histories = dataset.cases("valid").histories(model.max_history)[:PARITY_CASES]
+    questions = Questions.of(dataset.cases("valid"), model.max_history, PARITY_CASES)
+    trained = model
+    if isinstance(config.aware, QuantizationAware):
+        trained = config.aware(model, dataset, seed_everything(config.seed, options), options)
+    part = HistoryPart.of(trained, dataset)
     graphs = {"fp32": "history.fp32.onnx"}
     onnx.save(history_graph(model), out / graphs["fp32"])
     for quantizer in config.history:
-        graphs[quantizer.name] = f"history.{quantizer.name}.onnx"
-        quantizer.history(model, out / graphs[quantizer.name])
+        file = graphs[quantizer.name] = f"history.{quantizer.name}.onnx"
+        parity[file] = quantizer.history(part, out / file) or {}
     for precision, file in graphs.items():
-        parity[file] = history_parity(model, out / file, histories, exact=precision == "fp32")
+        parity[file] = {**parity.get(file, {}), **history_parity(model, out / file, questions, precision == "fp32")}
     return graphs
 
 
 def _export_text(
-    encoder: TextEncoder, config: QuantizeConfig, texts: list[str], out: Path, parity: dict[str, dict[str, float]]
+    encoder: TextEncoder,
+    config: QuantizeConfig,
+    dataset: Dataset,
+    out: Path,
+    parity: dict[str, dict[str, float]],
+    options: RunOptions,
 ) -> dict[str, str]:
+    """Graphs below the bound are measured and not kept."""
     tokenizer = out / "tokenizer.json"
     tokenizer.write_text(encoder.tokenizer.to_str())
     graphs = {"fp32": "text.fp32.onnx"}
     export_text(encoder, out / graphs["fp32"])
+    part, texts = TextPart.of(encoder, out / graphs["fp32"], dataset), dataset.texts[:PARITY_CASES]
     for quantizer in config.text:
-        graphs[quantizer.name] = f"text.{quantizer.name}.onnx"
-        quantizer.text(out / graphs["fp32"], out / graphs[quantizer.name])
-    for precision, file in graphs.items():
-        parity[file] = text_parity(encoder, out / file, tokenizer, texts, exact=precision == "fp32")
+        file = graphs[quantizer.name] = f"text.{quantizer.name}.onnx"
+        parity[file] = quantizer.text(part, out / file) or {}
+    for precision, file in list(graphs.items()):
+        parity[file] = {
+            **parity.get(file, {}),
+            **text_parity(encoder, out / file, tokenizer, texts, precision == "fp32"),
+        }
+        found = parity[file]["centred_cosine"]
+        if precision != "fp32" and found < config.min_text_cosine:
+            options.log(f"quantize: {file} is left out: centred cosine {found:.3f}, wanted {config.min_text_cosine:g}")
+            (out / graphs.pop(precision)).unlink()
     return graphs
 
 

@@ -1,6 +1,9 @@
-"""How weights are stored in a graph: one registry entry per quantizer, each from fp32 to a graph file."""
+"""How weights are stored in a graph: one registry entry per quantizer, each from a model's part to a graph file.
 
-import logging
+What stands before the first underscore of a name is the precision it is listed under. A quantizer may return figures
+about what it did, for the parity report.
+"""
+
 import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,11 +12,14 @@ import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from pydantic import Field
 
-from compress.models.mix import Mix
-from compress.models.sequence import SequenceModel
+from compress.quantize.compressor import Int4Gptq
 from compress.quantize.graph import history_graph
+from compress.quantize.half import Half
+from compress.quantize.parts import HistoryPart, TextPart
+from compress.quantize.static import Int8Smooth, Int8Static
+from compress.quantize.surgery import marked, quiet
+from compress.quantize.weight_only import Int4WeightOnly, Int8WeightOnly
 from compress.stage import Entry, Shorthand
-from deploy.ranker import ONE_BY_ONE
 
 
 class Int8PerRow(Entry):
@@ -21,8 +27,8 @@ class Int8PerRow(Entry):
 
     name: Literal["int8_per_row"] = "int8_per_row"
 
-    def history(self, model: SequenceModel | Mix, out: Path) -> None:
-        onnx.save(marked(history_graph(model, "int8")), out)
+    def history(self, part: HistoryPart, out: Path) -> None:
+        onnx.save(marked(history_graph(part.model, "int8")), out)
 
 
 class Int8Dynamic(Entry):
@@ -34,21 +40,18 @@ class Int8Dynamic(Entry):
     name: Literal["int8_dynamic"] = "int8_dynamic"
     reduce_range: bool = True
 
-    def history(self, model: SequenceModel | Mix, out: Path) -> None:
+    def history(self, part: HistoryPart, out: Path) -> None:
         """The item table per row, as `int8_per_row` has it: ONNX Runtime would give all items one scale."""
         with tempfile.TemporaryDirectory() as folder:
             whole = Path(folder) / "history.onnx"
-            onnx.save(history_graph(model, "int8"), whole)
+            onnx.save(history_graph(part.model, "int8"), whole)
             self._quantize(whole, out, ["MatMul"])
 
-    def text(self, fp32: Path, out: Path) -> None:
-        self._quantize(fp32, out, ["MatMul", "Gather"])
+    def text(self, part: TextPart, out: Path) -> None:
+        self._quantize(part.fp32, out, ["MatMul", "Gather"])
 
     def _quantize(self, source: Path, out: Path, operators: list[str]) -> None:
-        root = logging.getLogger()
-        level = root.level
-        root.setLevel(logging.ERROR)  # it advises on the root logger to preprocess; shapes here are inferred already
-        try:
+        with quiet():  # it advises on the root logger to preprocess; shapes here are inferred already
             quantize_dynamic(
                 source,
                 out,
@@ -57,16 +60,16 @@ class Int8Dynamic(Entry):
                 reduce_range=self.reduce_range,
                 weight_type=QuantType.QInt8,
             )
-        finally:
-            root.setLevel(level)
         onnx.save(marked(onnx.load(out)), out)
 
 
-def marked(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Tell the runtime that activations get one scale per call, so that it asks for one history or text at a time."""
-    onnx.helper.set_model_props(model, {ONE_BY_ONE: "activations are scaled over the batch"})
-    return model
-
-
-HistoryQuantizer = Annotated[Int8PerRow | Int8Dynamic, Field(discriminator="name"), Shorthand]
-TextQuantizer = Annotated[Int8Dynamic, Shorthand]
+HistoryQuantizer = Annotated[
+    Int8PerRow | Int8Dynamic | Int8WeightOnly | Int4WeightOnly | Int8Static | Half,
+    Field(discriminator="name"),
+    Shorthand,
+]
+TextQuantizer = Annotated[
+    Int8Dynamic | Int8WeightOnly | Int4WeightOnly | Int4Gptq | Int8Static | Int8Smooth | Half,
+    Field(discriminator="name"),
+    Shorthand,
+]

@@ -222,3 +222,9 @@ def test_fp32_comes_with_the_int8_graph_that_validates_best() -> None:
     assert bundled_graphs(fp32, [fp32, x, y, other], facts) == {"fp32": "f", "int8": "y"}
     assert bundled_graphs(x, [fp32, x, y, other], facts) == {"fp32": "f", "int8": "x"}
     assert bundled_graphs(fp32, [fp32], facts) == {"fp32": "f"}
+
+
+def test_whatever_precision_was_chosen_ships() -> None:
+    facts = {"graphs": {"history": {"fp32": "f", "int8_x": "x", "int4_z": "z"}}}
+    fp32, x, z = candidate("fp32", 0.3), candidate("int8_x", 0.1), candidate("int4_z", 0.3)
+    assert bundled_graphs(z, [fp32, x, z], facts) == {"fp32": "f", "int8": "x", "int4": "z"}

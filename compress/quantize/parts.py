@@ -1,0 +1,72 @@
+"""What a quantizer is given: a model's part with examples of what it will read, from the training part of the data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from compress.data.dataset import Dataset
+from compress.models.mix import Mix
+from compress.models.sequence import SequenceModel
+from compress.models.text import TextEncoder
+from compress.models.tokens import batches
+from compress.quantize.surgery import Feed
+
+EXAMPLES, BATCH = 256, 32
+
+
+@dataclass(frozen=True)
+class HistoryPart:
+    """A ranker, and histories int64 (cases, max_history) of training events, oldest first, left-padded with 0."""
+
+    model: SequenceModel | Mix
+    histories: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, model: SequenceModel | Mix, dataset: Dataset) -> "HistoryPart":
+        known = [events for events in dataset.train_sequences() if len(events)]
+        histories = np.zeros((min(EXAMPLES, len(known)), model.max_history), np.int64)
+        for row, user in zip(histories, spread(len(known), EXAMPLES), strict=True):
+            newest = known[user][-model.max_history :]
+            row[len(row) - len(newest) :] = newest
+        return cls(model, histories)
+
+    @property
+    def feeds(self) -> list[Feed]:
+        """The histories in batches of one length, as the history graph takes them."""
+        parts = [self.histories[index] for index in batches(len(self.histories), BATCH)]
+        return [{"history": p, "exclude": np.zeros((len(p), 1), np.int64), "k": np.ones(1, np.int64)} for p in parts]
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """A text encoder, its exported fp32 graph, and texts of items with training events."""
+
+    encoder: TextEncoder
+    fp32: Path
+    texts: Sequence[str]
+
+    @classmethod
+    def of(cls, encoder: TextEncoder, fp32: Path, dataset: Dataset) -> "TextPart":
+        warm = np.flatnonzero(dataset.popularity[1:])
+        return cls(encoder, fp32, [dataset.texts[warm[index]] for index in spread(len(warm), EXAMPLES)])
+
+    @property
+    def graph(self) -> onnx.ModelProto:
+        """The fp32 graph, read anew: whoever asks may change it."""
+        return onnx.load(self.fp32)
+
+    @cached_property
+    def feeds(self) -> list[Feed]:
+        """The texts in batches padded to one length, as the text graph takes them."""
+        ids, mask = (tensor.numpy() for tensor in self.encoder.tokenize(self.texts))
+        return [{"input_ids": ids[index], "attention_mask": mask[index]} for index in batches(len(self.texts), BATCH)]
+
+
+def spread(n: int, most: int) -> list[int]:
+    """At most `most` of n indices, ascending and evenly spread."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(int)).tolist() if n else []
