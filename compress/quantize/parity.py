@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from compress.models.encoder import ItemEncoder
 from compress.models.mix import Scorer
-from compress.models.text import TextEncoder
 from deploy.ranker import Ranker
-from deploy.text import TextEncoder as GraphTextEncoder
+from deploy.text import TextEncoder
 
 TOLERANCE = 1e-3  # relative to the largest score or vector entry
 
@@ -45,14 +45,14 @@ def history_parity(model: Scorer, graph: Path, histories: NDArray[np.int64], exa
 
 
 def text_parity(
-    encoder: TextEncoder, graph: Path, tokenizer: Path, texts: Sequence[str], exact: bool
+    encoder: ItemEncoder, graph: Path, tokenizer: Path, texts: Sequence[str], exact: bool
 ) -> dict[str, float]:
     """Largest relative difference of item vectors, and the mean cosine after the common mean is taken out.
 
     Plain cosine hides ruin: vectors of one LM share a large common part. Raises ParityError as `history_parity`.
     """
     expected = encoder.encode(texts)
-    vectors = GraphTextEncoder(graph, tokenizer, encoder.shape.max_tokens).encode(texts)
+    vectors = TextEncoder(graph, tokenizer, encoder.max_tokens).encode(texts)
     difference = _relative(vectors, expected)
     if exact and difference > TOLERANCE:
         raise ParityError(f"{graph.name}: vectors differ from torch by {difference:.2e} of the largest")

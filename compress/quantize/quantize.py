@@ -7,10 +7,10 @@ import onnx
 from torch import nn
 
 from compress.data.dataset import Dataset
-from compress.models.folder import load_scorer, load_text, model_facts, write_json
+from compress.models.encoder import ItemEncoder
+from compress.models.folder import load_item_encoder, load_scorer, model_facts, write_json
 from compress.models.mix import Mix
 from compress.models.sequence import SequenceModel
-from compress.models.text import TextEncoder
 from compress.quantize.graph import history_graph, text_dim
 from compress.quantize.parity import history_parity, text_parity
 from compress.quantize.quantizers import HistoryQuantizer, Int8Dynamic, Int8PerRow, TextQuantizer
@@ -32,7 +32,7 @@ class QuantizeConfig(StageConfig):
 def quantize(config: QuantizeConfig, inputs: Inputs, out: Path, options: RunOptions) -> None:
     """data, prune -> graphs, `candidate.json`, `parity.json`."""
     dataset = Dataset.open(inputs["data"], config.domain)
-    sequence, text = load_scorer(inputs["prune"]), load_text(inputs["prune"])
+    sequence, text = load_scorer(inputs["prune"]), load_item_encoder(inputs["prune"])
     graphs: dict[str, dict[str, str]] = {}
     parity: dict[str, dict[str, float]] = {}
     facts: dict[str, Any] = {"text_space": model_facts(inputs["prune"]).get("text_space"), "params": {}}
@@ -42,7 +42,7 @@ def quantize(config: QuantizeConfig, inputs: Inputs, out: Path, options: RunOpti
         facts["params"]["sequence"] = count_parameters(sequence)
     if text is not None:
         graphs["text"] = _export_text(text, config, dataset.texts[:PARITY_CASES], out, parity)
-        facts |= {"max_tokens": text.shape.max_tokens, "text_dim": text.dim}
+        facts |= {"max_tokens": text.max_tokens, "text_dim": text.dim}
         facts["params"]["text"] = count_parameters(text)
     if sequence is not None and text is not None and text.dim == text_dim(sequence):
         onnx.save(history_graph(sequence, vectors_given=True), out / "history_vectors.fp32.onnx")
@@ -68,7 +68,7 @@ def _export_history(
 
 
 def _export_text(
-    encoder: TextEncoder, config: QuantizeConfig, texts: list[str], out: Path, parity: dict[str, dict[str, float]]
+    encoder: ItemEncoder, config: QuantizeConfig, texts: list[str], out: Path, parity: dict[str, dict[str, float]]
 ) -> dict[str, str]:
     tokenizer = out / "tokenizer.json"
     tokenizer.write_text(encoder.tokenizer.to_str())
