@@ -40,7 +40,8 @@ def mapped_rows(rows: Tensor, shares: Tensor, wanted: Tensor, strength: float) -
     gram = centred.T @ centred
     penalty = strength * gram.diagonal().mean().clamp(min=1e-12)
     linear = torch.linalg.solve(gram + penalty * torch.eye(len(gram), dtype=gram.dtype), centred.T @ (wanted - target))
-    return (rows - centre) @ linear + target
+    mapped: Tensor = (rows - centre) @ linear + target
+    return mapped
 
 
 def own_changes(shares: Tensor, left: Tensor, strength: float) -> Tensor:
