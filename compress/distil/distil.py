@@ -16,7 +16,9 @@ from compress.distil.sequence import (
     new_student,
     train_student,
 )
+from compress.distil.static import StaticStudent, distil_static
 from compress.distil.text import TextStudent, train_text
+from compress.models.encoder import ItemEncoder
 from compress.models.folder import load_text, write_model
 from compress.models.text import TextEncoder
 from compress.stage import Inputs, RunOptions, Shorthand, Skip, StageConfig
@@ -25,12 +27,14 @@ from compress.task import task_of
 from compress.training import Training, seed_everything, validation_ranks
 from deploy.errors import UsageError
 
+Student = Annotated[SequenceStudent | TextStudent | StaticStudent | Skip, Field(discriminator="name"), Shorthand]
+
 
 class DistilConfig(StageConfig):
     """Which student, what it minimises beside the observed items, and how it is trained."""
 
     skipped: ClassVar = {"student": "none"}
-    student: Annotated[SequenceStudent | TextStudent | Skip, Field(discriminator="name"), Shorthand] = SequenceStudent()
+    student: Student = SequenceStudent()
     loss: SequenceLoss = ListwiseKL()
     training: Training = Training()
     domain: str = "target"
@@ -48,6 +52,11 @@ def distil(config: DistilConfig, inputs: Inputs, out: Path, options: RunOptions)
         wanted = teacher_text(teacher).encode(texts)
         error = train_text(encoder, texts, wanted, VectorMSE(), config.student.training, rng, options, "distil text")
         write_text(out, encoder, error, teacher)
+    elif isinstance(config.student, StaticStudent):
+        table, error = distil_static(
+            config.student, teacher_text(teacher), catalogue_texts(inputs["data"]), rng, options
+        )
+        write_text(out, table, error, teacher)
     elif task_of(inputs["data"]) == "likes":
         # imported here: the like/dislike head is trained with the students of this package
         from compress.likes.stages import train_likes_student
@@ -82,7 +91,7 @@ def write_student(out: Path, student: StudentInTraining, dataset: Dataset, teach
     write_model(out, sequence=model, arrays=arrays, metrics=metrics, text_space=space)
 
 
-def write_text(out: Path, encoder: TextEncoder, error: float, teacher: Path) -> None:
+def write_text(out: Path, encoder: ItemEncoder, error: float, teacher: Path) -> None:
     write_model(out, text=encoder, metrics={"unexplained_variance": error}, text_space=text_space(teacher))
 
 

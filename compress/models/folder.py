@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.models.encoder import ItemEncoder
 from compress.models.mix import Mix
 from compress.models.sequence import SequenceModel
+from compress.models.static import TABLE, StaticEncoder
 from compress.models.text import TextEncoder
 
 PARTS = ("text", "sequence", "mix")
@@ -17,7 +19,7 @@ PARTS = ("text", "sequence", "mix")
 
 def write_model(
     out: Path,
-    text: TextEncoder | None = None,
+    text: ItemEncoder | None = None,
     sequence: SequenceModel | None = None,
     mix: Mix | None = None,
     arrays: Mapping[str, NDArray[Any]] | None = None,
@@ -42,7 +44,15 @@ def model_facts(folder: Path) -> dict[str, Any]:
 
 
 def load_text(folder: Path) -> TextEncoder | None:
+    """A language model's text part, such as every teacher has; a student may have another: `load_item_encoder`."""
     return TextEncoder.load(folder / "text") if (folder / "text").exists() else None
+
+
+def load_item_encoder(folder: Path) -> TextEncoder | StaticEncoder | None:
+    """The text part, whatever kind it is."""
+    if (folder / "text" / TABLE).exists():
+        return StaticEncoder.load(folder / "text")
+    return load_text(folder)
 
 
 def load_sequence(folder: Path) -> SequenceModel | None:

@@ -1,13 +1,11 @@
 """Item texts -> item vectors: a Hugging Face encoder or decoder, pooling over tokens and a linear head."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
@@ -15,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModel
 
+from compress.models.encoder import ItemEncoder
 from compress.models.family import FAMILIES, Family
 from compress.models.recompute import Recomputed
 from compress.models.sequence import BlockShape
-from compress.models.tokens import by_length, tokenized
 
 Pooling = Literal["mean", "last"]
 
@@ -33,7 +31,7 @@ class TextShape(BaseModel):
     pooling: Pooling = "mean"
 
 
-class TextEncoder(nn.Module):
+class TextEncoder(ItemEncoder):
     """LM -> pooling -> linear head. `head` is the identity while there is no recommender to project for."""
 
     def __init__(self, lm: Any, tokenizer: Tokenizer, shape: TextShape, dim: int | None) -> None:
@@ -53,6 +51,10 @@ class TextEncoder(nn.Module):
     @property
     def dim(self) -> int:
         return self.head.out_features if isinstance(self.head, nn.Linear) else self.hidden_size
+
+    @property
+    def max_tokens(self) -> int:
+        return self.shape.max_tokens
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -101,22 +103,6 @@ class TextEncoder(nn.Module):
         self.family.replace_layers(self.lm, kept)
         layers = tuple(self.shape.layers[index] for index in kept)
         self.shape = self.shape.model_copy(update={"layers": layers})
-
-    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Texts -> input_ids, attention_mask (len(texts), longest) int64, padded on the right, cut at max_tokens."""
-        return tokenized(self.tokenizer, texts)
-
-    @torch.no_grad()
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Texts -> item vectors (len(texts), dim) float32, without dropout and in bounded memory."""
-        self.eval()
-        device = next(self.parameters()).device
-        vectors = np.zeros((len(texts), self.dim), np.float32)
-        ids, mask = self.tokenize(texts)
-        for index in by_length(mask):
-            used = int(mask[index].sum(1).max())
-            vectors[index.numpy()] = self(ids[index, :used].to(device), mask[index, :used].to(device)).float().cpu()
-        return vectors
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True)

@@ -15,8 +15,9 @@ from compress.distil.distil import catalogue_texts, teacher_text, write_student,
 from compress.distil.losses import ListwiseKL, SequenceLoss, VectorMSE
 from compress.distil.sequence import Teaching, resumed_student, student_loss, train_student
 from compress.distil.text import TextTraining, text_losses, train_text
-from compress.models.folder import load_array, load_mix, load_sequence, load_text
+from compress.models.folder import load_array, load_item_encoder, load_mix, load_sequence, read_json
 from compress.models.sequence import SequenceEncoder, SequenceModel
+from compress.models.static import StaticEncoder
 from compress.models.text import TextEncoder
 from compress.prune.criteria import Criterion, FirstOrder, Losses, keep_best
 from compress.prune.layers import check_encoder, prune_layers, prune_widths
@@ -67,7 +68,7 @@ class PruneConfig(StageConfig):
 
 def prune(config: PruneConfig, inputs: Inputs, out: Path, options: RunOptions) -> None:
     """data, mix, distil -> the pruned model's folder, shapes shrunk and recovered."""
-    sequence, text = load_sequence(inputs["distil"]), load_text(inputs["distil"])
+    sequence, text = load_sequence(inputs["distil"]), load_item_encoder(inputs["distil"])
     if load_mix(inputs["distil"]) is not None and not (
         isinstance(config.sequence, Skip) and isinstance(config.text, Skip)
     ):
@@ -77,7 +78,9 @@ def prune(config: PruneConfig, inputs: Inputs, out: Path, options: RunOptions) -
     rng = seed_everything(config.seed, options)
     if sequence is not None and isinstance(config.sequence, StructuredSequence):
         _prune_sequence(sequence, config.sequence, config, inputs, rng, out, options)
-    elif text is not None and isinstance(config.text, StructuredText):
+    elif isinstance(text, StaticEncoder) and isinstance(config.text, StructuredText):
+        _prune_static(text, config.text, inputs, out, options)
+    elif isinstance(text, TextEncoder) and isinstance(config.text, StructuredText):
         _prune_text(text, config.text, inputs, rng, out, options)
     else:
         link_tree(inputs["distil"], out)
@@ -134,6 +137,17 @@ def _prune_text(
 
     _cut(encoder, structured, losses)
     error = train_text(encoder, texts, wanted, VectorMSE(), structured.recovery, rng, options, "recover text")
+    write_text(out, encoder, error, inputs["mix"])
+
+
+def _prune_static(
+    encoder: StaticEncoder, structured: StructuredText, inputs: Inputs, out: Path, options: RunOptions
+) -> None:
+    """A token table has rows to lose and nothing else. The item texts keep their vectors, so nothing is to recover."""
+    if structured.vocabulary:
+        report = prune_vocabulary(encoder, catalogue_texts(inputs["data"]))
+        options.log(f"prune: vocabulary {report.before} -> {report.after} rows")
+    error = read_json(inputs["distil"] / "metrics.json")["unexplained_variance"]
     write_text(out, encoder, error, inputs["mix"])
 
 

@@ -9,6 +9,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
+from compress.models.static import StaticEncoder
 from compress.models.text import TextEncoder
 from deploy.errors import UsageError
 
@@ -25,7 +26,7 @@ class VocabularyReport:
     parameters_saved: int
 
 
-def prune_vocabulary(encoder: TextEncoder, texts: Sequence[str]) -> VocabularyReport:
+def prune_vocabulary(encoder: TextEncoder | StaticEncoder, texts: Sequence[str]) -> VocabularyReport:
     """Keep the tokens that `texts` use whole (not cut at max_tokens), in place; re-index tokenizer, LM and its config.
 
     Special and added tokens, single characters and their continuation pieces stay too: every text of characters that
@@ -43,9 +44,14 @@ def prune_vocabulary(encoder: TextEncoder, texts: Sequence[str]) -> VocabularyRe
     order = _ordered(spec, kept)
     new = {old: index for index, old in enumerate(order)}
     encoder.tokenizer = Tokenizer.from_str(json.dumps(_reindexed(spec, new), ensure_ascii=False))
-    before = int(encoder.lm.embeddings.word_embeddings.num_embeddings)
-    _slice_embedding(encoder.lm, order, new)
-    return VocabularyReport(before, len(order), (before - len(order)) * encoder.hidden_size)
+    if isinstance(encoder, StaticEncoder):
+        before, width = encoder.table.shape
+        encoder.keep_tokens(torch.tensor(order))
+    else:
+        words: nn.Embedding = encoder.lm.embeddings.word_embeddings
+        before, width = words.num_embeddings, words.embedding_dim
+        _slice_embedding(encoder.lm, order, new)
+    return VocabularyReport(before, len(order), (before - len(order)) * width)
 
 
 def _used(spec: Spec, texts: Sequence[str]) -> set[int]:
@@ -75,11 +81,10 @@ _KEPT: Mapping[str, Callable[[Spec], set[int]]] = {"WordPiece": _kept_wordpiece,
 """Per tokenizer model: the ids that stay whatever the texts are."""
 
 
-def _padding_and_before(encoder: TextEncoder) -> set[int]:
+def _padding_and_before(encoder: TextEncoder | StaticEncoder) -> set[int]:
     """The padding id, which must not move where positions are counted from it (RoBERTa and its kin)."""
-    embeddings = encoder.lm.embeddings
     padding = (encoder.tokenizer.padding or {}).get("pad_id", 0)
-    counted = getattr(embeddings, "padding_idx", None)
+    counted = None if isinstance(encoder, StaticEncoder) else getattr(encoder.lm.embeddings, "padding_idx", None)
     return {padding} | (set(range(counted + 1)) if counted is not None else set())
 
 

@@ -61,7 +61,7 @@ class Int4Gptq(Entry):
         self, part: TextPart
     ) -> Iterator[tuple[bytes, NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]]:
         """Of each linear map: its fp32 weight's key, values (in, out), scales and zero points (blocks, out)."""
-        lm = deepcopy(part.encoder.lm).cpu().eval()
+        lm = deepcopy(part.language_model(self.name).lm).cpu().eval()
         keys = {name: _key(linear.weight.detach().numpy().T) for name, linear in _linears(lm)}
         for name, linear in _gptq(lm, part.feeds, self.block_size).items():
             yield keys[name], *unpacked(linear)

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from benchmarks.accuracy import ndcg
 from compress.data.dataset import Cases
+from compress.models.encoder import ItemEncoder
 from compress.models.mix import Scorer
-from compress.models.text import TextEncoder
 from deploy.ranker import Ranker
-from deploy.text import TextEncoder as GraphTextEncoder
+from deploy.text import TextEncoder
 
 TOLERANCE = 1e-3  # relative to the largest score or vector entry
 MOST_SCORES = 2**24  # of catalogues compared in whole: 64 MB of float32
@@ -106,7 +106,7 @@ def ndcg_of(items: NDArray[np.integer[Any]], targets: NDArray[np.int32]) -> floa
 
 
 def text_parity(
-    encoder: TextEncoder, graph: Path, tokenizer: Path, texts: Sequence[str], exact: bool
+    encoder: ItemEncoder, graph: Path, tokenizer: Path, texts: Sequence[str], exact: bool
 ) -> dict[str, float]:
     """How far a graph's item vectors are from its fp32 model's.
 
@@ -115,7 +115,7 @@ def text_parity(
     `unexplained_variance`, the metric of text encoders, of fp32's vectors. Raises ParityError as `history_parity`.
     """
     expected = encoder.encode(texts)
-    vectors = GraphTextEncoder(graph, tokenizer, encoder.shape.max_tokens).encode(texts)
+    vectors = TextEncoder(graph, tokenizer, encoder.max_tokens).encode(texts)
     difference = _relative(vectors, expected)
     if exact and difference > TOLERANCE:
         raise ParityError(f"{graph.name}: vectors differ from torch by {difference:.2e} of the largest")

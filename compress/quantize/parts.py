@@ -10,11 +10,13 @@ import onnx
 from numpy.typing import NDArray
 
 from compress.data.dataset import Dataset
+from compress.models.encoder import ItemEncoder
 from compress.models.mix import Mix
 from compress.models.sequence import SequenceModel
 from compress.models.text import TextEncoder
 from compress.models.tokens import batches
 from compress.quantize.surgery import Feed
+from deploy.errors import UsageError
 
 EXAMPLES, BATCH = 256, 32
 
@@ -46,14 +48,20 @@ class HistoryPart:
 class TextPart:
     """A text encoder, its exported fp32 graph, and texts of items with training events."""
 
-    encoder: TextEncoder
+    encoder: ItemEncoder
     fp32: Path
     texts: Sequence[str]
 
     @classmethod
-    def of(cls, encoder: TextEncoder, fp32: Path, dataset: Dataset) -> "TextPart":
+    def of(cls, encoder: ItemEncoder, fp32: Path, dataset: Dataset) -> "TextPart":
         warm = np.flatnonzero(dataset.popularity[1:])
         return cls(encoder, fp32, [dataset.texts[warm[index]] for index in spread(len(warm), EXAMPLES)])
+
+    def language_model(self, asker: str) -> TextEncoder:
+        """The encoder, for what changes the LM inside. Raises UsageError where it is a token table."""
+        if not isinstance(self.encoder, TextEncoder):
+            raise UsageError(f"quantize.text: {asker} needs a language model (got a static text encoder)")
+        return self.encoder
 
     @property
     def graph(self) -> onnx.ModelProto:

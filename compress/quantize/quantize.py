@@ -8,10 +8,10 @@ from pydantic import Field, field_validator
 from torch import nn
 
 from compress.data.dataset import Dataset
-from compress.models.folder import load_scorer, load_text, model_facts, write_json
+from compress.models.encoder import ItemEncoder
+from compress.models.folder import load_item_encoder, load_scorer, model_facts, write_json
 from compress.models.mix import Mix
 from compress.models.sequence import SequenceModel
-from compress.models.text import TextEncoder
 from compress.quantize.aware import QuantizationAware
 from compress.quantize.graph import history_graph, text_dim
 from compress.quantize.parity import Questions, history_parity, text_parity
@@ -48,7 +48,7 @@ class QuantizeConfig(StageConfig):
 def quantize(config: QuantizeConfig, inputs: Inputs, out: Path, options: RunOptions) -> None:
     """data, prune -> graphs, `candidate.json`, `parity.json`."""
     dataset = Dataset.open(inputs["data"], config.domain)
-    sequence, text = load_scorer(inputs["prune"]), load_text(inputs["prune"])
+    sequence, text = load_scorer(inputs["prune"]), load_item_encoder(inputs["prune"])
     graphs: dict[str, dict[str, str]] = {}
     parity: dict[str, dict[str, float]] = {}
     facts: dict[str, Any] = {"text_space": model_facts(inputs["prune"]).get("text_space"), "params": {}}
@@ -60,7 +60,7 @@ def quantize(config: QuantizeConfig, inputs: Inputs, out: Path, options: RunOpti
         facts["params"]["sequence"] = count_parameters(sequence)
     if text is not None:
         graphs["text"] = _export_text(text, config, dataset, out, parity, options)
-        facts |= {"max_tokens": text.shape.max_tokens, "text_dim": text.dim}
+        facts |= {"max_tokens": text.max_tokens, "text_dim": text.dim}
         facts["params"]["text"] = count_parameters(text)
     if sequence is not None and text is not None and text.dim == text_dim(sequence):
         onnx.save(history_graph(sequence, vectors_given=True), out / "history_vectors.fp32.onnx")
@@ -95,7 +95,7 @@ def _export_history(
 
 
 def _export_text(
-    encoder: TextEncoder,
+    encoder: ItemEncoder,
     config: QuantizeConfig,
     dataset: Dataset,
     out: Path,

@@ -93,7 +93,7 @@ class Int8Smooth(_Static):
 
     def text(self, part: TextPart, out: Path) -> Report:
         smooth = out.with_suffix(".smooth")
-        export_text(equalized(part.encoder, part.texts, self.strength), smooth)
+        export_text(equalized(part.language_model(self.name), part.texts, self.strength), smooth)
         try:
             return self._quantize_text(onnx.load(smooth), part, out)
         finally:

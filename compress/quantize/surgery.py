@@ -172,7 +172,7 @@ def activation_ranges(model: onnx.ModelProto, feeds: Iterable[Feed]) -> dict[str
     read += [node.input[0] for node in model.graph.node if node.op_type == "DynamicQuantizeLinear"]
     wanted = list(dict.fromkeys(read))
     ranges = dict.fromkeys(wanted, (0.0, 0.0))
-    for values in activations(model, wanted, feeds):
+    for values in activations(model, wanted, feeds if wanted else ()):
         for name, value in zip(wanted, values, strict=True):
             low, high = ranges[name]
             ranges[name] = (min(low, float(value.min())), max(high, float(value.max())))

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import torch
 
-from compress.models.text import TextEncoder
+from compress.models.encoder import ItemEncoder
 from deploy.errors import UsageError
 
 MOST_BYTES = 2**31 - 2**24
 """A protobuf message, which one ONNX file is, stays below 2 GiB; some of it is not weights."""
 
 
-def export_text(encoder: TextEncoder, out: Path) -> None:
+def export_text(encoder: ItemEncoder, out: Path) -> None:
     """input_ids, attention_mask (batch, tokens) int64 -> vectors (batch, dim) float32, as an ONNX file.
 
     The TorchScript exporter: the newer one takes 6 times as long and its graphs ran 4-14 % slower (docs/LOG.md).

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from compress.models.sequence import BlockShape, SequenceModel, SequenceShape
 from compress.models.text import TextEncoder
-from compress.prune.criteria import Criterion, FirstOrder, Keep, Magnitude, Scores, keep_best
+from compress.prune.criteria import Activation, Criterion, FirstOrder, Fisher, Keep, Magnitude, Scores, keep_best
 from compress.prune.layers import Width, mask_widths, prune_layers, prune_widths, views
 from compress.teacher.backbone import RandomBert
 
-CRITERIA = [Magnitude(), FirstOrder()]
+CRITERIA = [Magnitude(), FirstOrder(), Fisher(), Activation()]
 TEXTS = ["the matrix reloaded", "a river runs through it", "heat"]
 HISTORIES = torch.tensor([[0, 3, 7, 1], [5, 4, 9, 2]])
 
@@ -97,8 +97,8 @@ class TestEveryCriterion:
 
 
 def test_an_unknown_name_lists_the_allowed_ones() -> None:
-    with pytest.raises(ValidationError, match="'magnitude', 'first_order'"):
-        TypeAdapter(Criterion).validate_python("fisher")
+    with pytest.raises(ValidationError, match="'magnitude', 'first_order', 'fisher', 'activation'"):
+        TypeAdapter(Criterion).validate_python("random")
 
 
 def tiny_model() -> SequenceModel:
@@ -147,6 +147,44 @@ def test_first_order_by_hand() -> None:
     np.testing.assert_allclose(scores.heads[0], [(4 + 8) / 2, (0 + 3) / 2])
     np.testing.assert_allclose(scores.neurons[0], [0.0, (4 + 12) / 2])
     np.testing.assert_allclose(scores.layers, [6 + 1.5 + 0 + 8])
+
+
+def test_fisher_by_hand() -> None:
+    """As for `first_order`, squared before the mean: batches of 4 and -8, 0 and 3; neurons 0, and 4 and 12."""
+    model = tiny_model()
+    (view,) = views(model)
+    with torch.no_grad():
+        view.output.weight.copy_(torch.tensor([[1.0, -2.0], [3.0, 0.5]]))
+        view.down.weight.copy_(torch.tensor([[1.0, 2.0], [-1.0, 2.0]]))
+
+    def losses() -> Iterable[Tensor]:
+        yield (view.output.weight * torch.tensor([[1.0, 1.0], [1.0, 4.0]])).sum() + view.down.weight.sum()
+        yield -2.0 * view.output.weight.sum() + 3.0 * view.down.weight.sum()
+
+    scores = Fisher()(model, losses)
+    np.testing.assert_allclose(scores.heads[0], [(16 + 64) / 2, (0 + 9) / 2])
+    np.testing.assert_allclose(scores.neurons[0], [0.0, (16 + 144) / 2])
+    np.testing.assert_allclose(scores.layers, [40 + 4.5 + 0 + 80])
+
+
+def test_activation_by_hand() -> None:
+    """Activations' norms over two batches 5 and 2 (neurons), 1 and 2 (heads); the columns' norms 5 and 1, 1 and 2."""
+    model = tiny_model()
+    (view,) = views(model)
+    with torch.no_grad():
+        view.down.weight.copy_(torch.tensor([[3.0, 0.0], [4.0, 1.0]]))
+        view.output.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, -2.0]]))
+
+    def losses() -> Iterable[Tensor]:
+        yield view.down(torch.tensor([[[3.0, 0.0]]])).sum() + view.output(torch.tensor([[[1.0, -2.0]]])).sum()
+        yield view.down(torch.tensor([[[-4.0, 2.0]]])).sum()
+
+    scores = Activation()(model, losses)
+    np.testing.assert_allclose(scores.neurons[0], [25.0, 2.0])
+    np.testing.assert_allclose(scores.heads[0], [1.0, 4.0])
+    np.testing.assert_allclose(scores.layers, [np.sqrt(625 + 4 + 1 + 16)])
+    with pytest.raises(ValueError, match="at least one calibration batch"):
+        Activation()(model, list)
 
 
 def test_first_order_is_the_loss_change_of_closing_a_gate_a_little() -> None:

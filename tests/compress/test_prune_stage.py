@@ -18,7 +18,7 @@ from compress.teacher.backbone import RandomBert
 from compress.training import validation_ndcg
 
 Run = Callable[..., Path]
-CRITERIA = pytest.mark.parametrize("criterion", ["magnitude", "first_order"])
+CRITERIA = pytest.mark.parametrize("criterion", ["magnitude", "first_order", "fisher", "activation"])
 STUDENT, TEXT, CONTROL = "distil/student:student:0", "distil/text_encoder:text:0", "distil/control:control:0"
 
 
