@@ -44,6 +44,8 @@ def _users_path(loc: Path, value: Any) -> Path:
         inside = part in value if isinstance(value, dict) else isinstance(part, int) and isinstance(value, list)
         if inside:
             value = value[part]
+        elif isinstance(part, int) and not isinstance(value, list):
+            continue  # the only entry of a list, written without one
         elif index < len(loc) - 1 or _is_tag(value, part):
             continue
         path.append(part)

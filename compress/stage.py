@@ -16,6 +16,13 @@ class Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def without_default(written: dict[str, object], entry: Entry, *names: str) -> dict[str, object]:
+    """What a serializer wrote of `entry`, less the fields `names` where they are the default: fields added later change
+    no digest of what recipes already said."""
+    fields = type(entry).model_fields
+    return {k: v for k, v in written.items() if k not in names or getattr(entry, k) != fields[k].default}
+
+
 class Skip(Entry):
     """The entry `none`: the step is skipped and hands its input on."""
 
@@ -28,6 +35,15 @@ def _by_name(value: Any) -> Any:
 
 Shorthand = BeforeValidator(_by_name, json_schema_input_type=Any)
 """Lets a recipe write `loss: kl` for `loss: {name: kl}`; put it around a union of entries."""
+
+
+def _listed(value: Any) -> Any:
+    """Lets a recipe write one entry where a list of them may stand."""
+    return value if isinstance(value, list | tuple) else [value]
+
+
+OneOrSeveral = BeforeValidator(_listed, json_schema_input_type=Any)
+"""Put it around a tuple of entries."""
 
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]

@@ -8,16 +8,17 @@ from pydantic import Field
 
 from benchmarks.accuracy import ndcg
 from compress.data.dataset import Dataset, domain_names
-from compress.distil.losses import ListwiseKL, SequenceLoss, VectorMSE
+from compress.distil.lists import ListwiseKL
+from compress.distil.losses import SequenceLosses
 from compress.distil.sequence import (
     SequenceStudent,
     StudentInTraining,
-    Teaching,
     new_student,
     train_student,
 )
 from compress.distil.static import StaticStudent, distil_static
-from compress.distil.text import TextStudent, train_text
+from compress.distil.step import Teaching
+from compress.distil.text import TextDistillation, TextStudent, train_text
 from compress.models.encoder import ItemEncoder
 from compress.models.folder import load_text, write_model
 from compress.models.text import TextEncoder
@@ -35,7 +36,7 @@ class DistilConfig(StageConfig):
 
     skipped: ClassVar = {"student": "none"}
     student: Student = SequenceStudent()
-    loss: SequenceLoss = ListwiseKL()
+    loss: SequenceLosses = (ListwiseKL(),)
     training: Training = Training()
     domain: str = "target"
 
@@ -49,8 +50,8 @@ def distil(config: DistilConfig, inputs: Inputs, out: Path, options: RunOptions)
     elif isinstance(config.student, TextStudent):
         encoder = cut_layers(teacher_text(teacher), config.student.layers)
         texts = catalogue_texts(inputs["data"])
-        wanted = teacher_text(teacher).encode(texts)
-        error = train_text(encoder, texts, wanted, VectorMSE(), config.student.training, rng, options, "distil text")
+        taught = TextDistillation(config.student.loss, encoder, teacher_text(teacher), texts)
+        error = train_text(encoder, taught, config.student.training, rng, options, "distil text")
         write_text(out, encoder, error, teacher)
     elif isinstance(config.student, StaticStudent):
         table, error = distil_static(

@@ -1,39 +1,20 @@
-"""What a student minimises beside the observed next item: one registry entry per loss."""
+"""What a student minimises beside the observed next item: one registry entry per loss, and any mix of them."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat
+from pydantic import (
+    Field,
+    PositiveFloat,
+    SerializerFunctionWrapHandler,
+    WrapSerializer,
+)
 from torch import Tensor
 from torch.nn import functional
 
-from compress.stage import Entry, Shorthand, Skip
-
-
-class ListwiseKL(Entry):
-    """KL(teacher || student) over the teacher's cached best items, both renormalised to them, times temperature².
-
-    Hinton et al. 2015, section 2, on a list: the softmax over the catalogue is cut to the teacher's first items.
-    """
-
-    name: Literal["listwise_kl"] = "listwise_kl"
-    weight: Annotated[float, Field(ge=0.0, le=1.0)] = 0.8  # the observed next item has the rest
-    temperature: PositiveFloat = 2.0
-
-    def __call__(self, logits: Tensor, items: Tensor, scores: Tensor) -> Tensor:
-        """logits (positions, n_items + 1); items int64, scores (positions, top) -> mean over positions, in nats."""
-        student = (logits.gather(1, items) / self.temperature).log_softmax(-1)
-        teacher = (scores / self.temperature).log_softmax(-1)
-        return (teacher.exp() * (teacher - student)).sum(-1).mean() * self.temperature**2
-
-
-class VectorMSE(Entry):
-    """Squared distance of a text student's item vector to the teacher's, relative to the teacher's variance."""
-
-    name: Literal["vector_mse"] = "vector_mse"
-
-    def __call__(self, student: Tensor, teacher: Tensor, variance: float) -> Tensor:
-        """student, teacher (items, dim) -> mean over items and dimensions; 1 is what a constant would get."""
-        return (student - teacher).square().mean() / variance
+from compress.distil.lists import FullKL, ListwiseKL, RankingDistillation, SampledKL
+from compress.distil.step import Weight
+from compress.distil.vectors import InfoNCE, VectorAlignment
+from compress.stage import Entry, OneOrSeveral, Shorthand, Skip
 
 
 class SoftLabels(Entry):
@@ -43,7 +24,7 @@ class SoftLabels(Entry):
     """
 
     name: Literal["soft_labels"] = "soft_labels"
-    weight: Annotated[float, Field(ge=0.0, le=1.0)] = 0.7
+    weight: Weight = 0.7
     temperature: PositiveFloat = 1.0
 
     def __call__(self, logits: Tensor, labels: Tensor, teacher: Tensor) -> Tensor:
@@ -54,4 +35,20 @@ class SoftLabels(Entry):
         return (1 - self.weight) * hard + self.weight * self.temperature**2 * soft
 
 
-SequenceLoss = Annotated[ListwiseKL | SoftLabels | Skip, Field(discriminator="name"), Shorthand]
+SequenceLoss = ListwiseKL | SampledKL | FullKL | RankingDistillation | VectorAlignment | InfoNCE | SoftLabels | Skip
+
+
+def _as_written(losses: tuple[SequenceLoss, ...], write: SerializerFunctionWrapHandler) -> Any:
+    """One loss is written as itself: its digest is that of recipes from before there could be several."""
+    written = write(losses)
+    return written[0] if len(losses) == 1 else written
+
+
+SequenceLosses = Annotated[
+    tuple[Annotated[SequenceLoss, Field(discriminator="name"), Shorthand], ...],
+    OneOrSeveral,
+    WrapSerializer(_as_written),
+    Field(min_length=1, max_length=8),
+]
+"""`loss: NAME`, `loss: {name: NAME, ...}` or a list of these. Each is mixed into what stands before it: with the
+weights a and b of two losses the whole is (1 - b) * ((1 - a) * observed + a * first) + b * second."""

@@ -1,7 +1,6 @@
 """The sequence student: a small causal encoder over its own item table, with the teacher or (the control) without."""
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -12,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.data.dataset import Dataset
-from compress.distil.losses import ListwiseKL, SequenceLoss
-from compress.models.folder import load_array
+from compress.distil.losses import SequenceLoss
+from compress.distil.mixture import Distillation
+from compress.distil.step import Teaching
 from compress.models.sequence import EncoderSizes, SequenceEncoder, SequenceModel, SequenceShape
-from compress.stage import RunOptions, Skip
+from compress.stage import RunOptions
 from compress.training import Fit, Training, batches, fit, validation_ndcg, warm_items
 from compress.training.engine import device_of
 from compress.training.softmax import Sampler, next_item_loss
@@ -29,18 +29,6 @@ class SequenceStudent(EncoderSizes):
     heads: PositiveInt = 2
     neurons: PositiveInt = 128
     text: bool = True
-
-
-class Teaching:
-    """What the teacher left for its students, or nothing: item vectors and its best items per training position."""
-
-    def __init__(self, teacher: Path) -> None:
-        self.item_vectors: NDArray[np.float32] | None = load_array(teacher, "item_vectors")
-        items, scores = load_array(teacher, "score_items"), load_array(teacher, "scores")
-        self.items = None if items is None else torch.from_numpy(items.astype(np.int64))
-        self.scores = None if scores is None else torch.from_numpy(scores.astype(np.float32))
-        taught = None if self.items is None else self.items[:, 0] > 0
-        self.taught = None if taught is None or bool(taught.all()) else taught  # bool (positions,); None: all are
 
 
 class FoldedTable(nn.Module):
@@ -123,58 +111,51 @@ def train_student(
     student: StudentInTraining,
     dataset: Dataset,
     teaching: Teaching,
-    loss: SequenceLoss,
+    losses: Sequence[SequenceLoss],
     training: Training,
     rng: np.random.Generator,
     options: RunOptions,
     what: str,
     start_competes: bool = False,
 ) -> Fit:
-    """Minimise the next item's cross-entropy, mixed with `loss` where there is a teacher."""
-    student.to(device_of(options))
+    """Minimise the next item's cross-entropy, mixed with `losses` where there is a teacher."""
+    taught = distillation(student, teaching, losses)
+    both = nn.ModuleList([student, taught]).to(device_of(options))
     sequences = dataset.train_sequences()
     sampler = training.softmax.sampler(sequences, dataset.n_items, rng)
 
     def epoch(_number: int) -> Iterator[Tensor]:
         for batch in batches(sequences, student.shape.max_history, training, rng):
-            yield student_loss(student, batch, teaching, loss, training, sampler)
+            yield student_loss(student, batch, taught, training, sampler)
 
     def validate(_number: int) -> float:
         return validation_ndcg(student.folded(), dataset)
 
-    groups = [(list(student.parameters()), 1.0)]
-    return fit(student, groups, training, epoch, validate, options, what, start_competes, rng)
+    groups = [(list(both.parameters()), 1.0)]
+    return fit(both, groups, training, epoch, validate, options, what, start_competes, rng)
+
+
+def distillation(student: StudentInTraining, teaching: Teaching, losses: Sequence[SequenceLoss]) -> Distillation:
+    """What `losses` need to teach this student. Raises UsageError where the teacher did not leave it."""
+    return Distillation(losses, teaching, student.table().detach(), student.table.warm[:, 0] > 0)
 
 
 def student_loss(
     student: StudentInTraining,
     batch: tuple[Tensor, Tensor, Tensor],
-    teaching: Teaching,
-    loss: SequenceLoss,
+    taught: Distillation,
     training: Training,
     sampler: Sampler | None = None,
 ) -> Tensor:
     """One batch of `windows` -> the mixed loss, a scalar in nats. Without a sampler every candidate is scored."""
     inputs, targets, positions = batch
     device = student.table.free.device
-    at, listed, scores = positions[positions >= 0], None, None
-    if not isinstance(loss, Skip) and teaching.items is not None and teaching.scores is not None:
-        listed, scores = teaching.items[at].to(device), teaching.scores[at].to(device)
+    at = positions[positions >= 0]
     pair, left_out = (inputs.to(device), targets.to(device)), training.softmax.left_out(student.table.warm[:, 0] > 0)
-    hard, logits, columns = next_item_loss(
-        student.table, student.encoder, pair, left_out, training.label_smoothing, sampler, listed
-    )
-    if columns is None or scores is None:
-        return hard
-    assert isinstance(loss, ListwiseKL)
-    weight = loss.weight
-    if teaching.taught is not None:  # where there is no teacher the observed items take its weight
-        known = teaching.taught[at].to(device)
-        if not known.any():
-            return hard
-        weight *= float(known.float().mean())
-        logits, columns, scores = logits[known], columns[known], scores[known]
-    return (1 - weight) * hard + weight * loss(logits, columns, scores)
+    listed = taught.listed(at, device)
+    scored = next_item_loss(student.table, student.encoder, pair, left_out, training.label_smoothing, sampler, listed)
+    mixed: Tensor = taught(scored, at, pair[1][pair[1] > 0], left_out, student.table)
+    return mixed
 
 
 def _principal_axes(vectors: Tensor, dim: int) -> Tensor:

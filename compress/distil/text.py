@@ -5,14 +5,14 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from pydantic import Field, PositiveFloat, PositiveInt
-from torch import Tensor
+from pydantic import Field, PositiveFloat, PositiveInt, SerializerFunctionWrapHandler, model_serializer
+from torch import Tensor, nn
 
-from compress.distil.losses import VectorMSE
+from compress.distil.text_losses import TextLoss, TextLosses, TextStep, VectorMSE
+from compress.models.states import text_states
 from compress.models.text import TextEncoder
 from compress.models.tokens import batches
-from compress.stage import Entry, RunOptions
+from compress.stage import Entry, RunOptions, without_default
 from compress.training.checkpoint import epochs_left
 from compress.training.engine import accelerator
 
@@ -30,36 +30,84 @@ class TextStudent(Entry):
 
     name: Literal["text"] = "text"
     layers: PositiveInt = 2
+    loss: TextLosses = (VectorMSE(),)
     training: TextTraining = TextTraining()
+
+    @model_serializer(mode="wrap")
+    def _only_what_differs(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        return without_default(write(self), self, "loss")
+
+
+class TextDistillation(nn.Module):
+    """Losses of one text student, their `heads`, and the teacher with its item vectors of all `texts`, made once.
+
+    The states inside the teacher are computed anew at every step that needs them: they are as many numbers as all
+    texts have tokens, layers and dimensions.
+    """
+
+    def __init__(
+        self, losses: Sequence[TextLoss], student: TextEncoder, teacher: TextEncoder, texts: Sequence[str]
+    ) -> None:
+        """Raises UsageError where a loss does not fit the two."""
+        super().__init__()
+        self.losses, self.heads = tuple(losses), nn.ModuleList(loss.head(student, teacher) for loss in losses)
+        self._teacher = [teacher.requires_grad_(False)]  # in a list: no part of what is trained, saved or moved
+        self.wanted = teacher.encode(texts)
+        self.variance = float(torch.from_numpy(self.wanted).var(0, unbiased=False).mean())
+        self.needs_states = any(loss.needs_states for loss in losses)
+        self.texts = texts
+
+    def epoch(
+        self, student: TextEncoder, tokens: tuple[Tensor, Tensor], batch_size: int, rng: np.random.Generator
+    ) -> Iterator[Tensor]:
+        """The losses of one epoch over shuffled texts; `tokens` are the student's ids and mask of all of them."""
+        ids, mask = tokens
+        (teacher,), wanted = self._teacher, torch.from_numpy(self.wanted)
+        # a student with fewer words has other ids for the same tokens
+        their_ids = teacher.tokenize(self.texts)[0] if self.needs_states else ids
+        if self.needs_states:
+            teacher.to(ids.device)
+        order = rng.permutation(len(ids))
+        for part in batches(len(order), batch_size):
+            index = torch.from_numpy(order[part])
+            used = int(mask[index].sum(1).max())
+            some, there = ids[index, :used], mask[index, :used]
+            target = wanted[index].to(ids.device)
+            if self.needs_states:
+                ours = text_states(student, some, there)
+                with torch.no_grad():
+                    theirs = text_states(teacher, their_ids[index, :used].to(ids.device), there)
+                step = TextStep(ours.vectors, target, self.variance, there, ours, theirs)
+            else:
+                step = TextStep(student(some, there), target, self.variance, there)
+            parts = [loss.weight * loss(step, head) for loss, head in zip(self.losses, self.heads, strict=True)]
+            yield torch.stack(parts).sum()
 
 
 def train_text(
     student: TextEncoder,
-    texts: Sequence[str],
-    wanted: NDArray[np.float32],
-    loss: VectorMSE,
+    taught: TextDistillation,
     training: TextTraining,
     rng: np.random.Generator,
     options: RunOptions,
     what: str,
 ) -> float:
-    """Fit `student(texts)` (n, dim) to `wanted`; returns 1 - explained variance on the texts, after training.
+    """Fit a student to its teacher's item vectors; returns 1 - explained variance on the texts, after training.
 
     The word embeddings stay: a cold item's words that no training text has must keep meaning what the teacher means.
     """
     engine = accelerator(options)
-    student.to(engine.device)
-    ids, mask, target = (t.to(engine.device) for t in (*student.tokenize(texts), torch.from_numpy(wanted)))
-    variance = float(target.var(0, unbiased=False).mean())
-    trained = [*student.layers.parameters(), *student.head.parameters()]
+    both = nn.ModuleList([student, taught]).to(engine.device)
+    ids, mask = (t.to(engine.device) for t in student.tokenize(taught.texts))
     student.requires_grad_(False)
+    trained = [*student.layers.parameters(), *student.head.parameters(), *taught.parameters()]
     for parameter in trained:
         parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW(trained, lr=training.learning_rate)
-    per_epoch = -(-len(texts) // training.batch_size)
+    per_epoch = -(-len(taught.texts) // training.batch_size)
     student.train()
-    for number in epochs_left(student, optimizer, training.epochs, rng, options, what, training.model_dump_json()):
-        epoch = text_losses(student, ids, mask, target, variance, loss, training.batch_size, rng)
+    for number in epochs_left(both, optimizer, training.epochs, rng, options, what, training.model_dump_json()):
+        epoch = taught.epoch(student, (ids, mask), training.batch_size, rng)
         for step, value in enumerate(epoch, start=(number - 1) * per_epoch):
             for group in optimizer.param_groups:
                 group["lr"] = training.learning_rate * (1 - step / (training.epochs * per_epoch))
@@ -68,24 +116,6 @@ def train_text(
             engine.clip_grad_norm_(trained, 1.0)
             optimizer.step()
     student.eval()
-    error = float(np.square(student.encode(texts) - wanted).mean() / variance)
+    error = float(np.square(student.encode(taught.texts) - taught.wanted).mean() / taught.variance)
     options.log(f"{what}: unexplained variance of the teacher's item vectors {error:.4f}")
     return error
-
-
-def text_losses(
-    student: TextEncoder,
-    ids: Tensor,
-    mask: Tensor,
-    target: Tensor,
-    variance: float,
-    loss: VectorMSE,
-    batch_size: int,
-    rng: np.random.Generator,
-) -> Iterator[Tensor]:
-    """The losses of one epoch over shuffled texts."""
-    order = rng.permutation(len(ids))
-    for part in batches(len(order), batch_size):
-        index = torch.from_numpy(order[part])
-        used = int(mask[index].sum(1).max())
-        yield loss(student(ids[index, :used], mask[index, :used]), target[index], variance)

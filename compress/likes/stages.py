@@ -1,5 +1,6 @@
 """What the stages `target` and `distil` do with like/dislike data: teachers, and students with or without them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from benchmarks.accuracy import auc
 from benchmarks.likes import user_values
 from compress.data.dataset import Dataset
 from compress.distil.losses import SequenceLoss, SoftLabels
-from compress.distil.sequence import SequenceStudent, Teaching, new_student
+from compress.distil.sequence import SequenceStudent, new_student
+from compress.distil.step import Teaching
 from compress.likes.model import LikesModel
 from compress.likes.rows import LikeData, Rows, read_logits, write_logits
 from compress.likes.train import LikesTraining, Taught, log_odds_of_all, train_likes
@@ -74,7 +76,7 @@ def train_likes_teacher(
 
 def train_likes_student(
     student: SequenceStudent,
-    loss: SequenceLoss,
+    losses: Sequence[SequenceLoss],
     training: Training,
     domain: str,
     seed: int,
@@ -84,15 +86,18 @@ def train_likes_student(
     options: RunOptions,
 ) -> None:
     """A student of the teacher's logits where there are any, else a control. Raises UsageError on a ranking loss."""
-    if not isinstance(loss, SoftLabels | Skip):
-        raise UsageError(f"distil.loss: like/dislike rows are learned with soft_labels or none (got {loss.name})")
+    given = [loss for loss in losses if not isinstance(loss, Skip)]
+    soft = [loss for loss in given if isinstance(loss, SoftLabels)]
+    if len(soft) != len(given) or len(soft) > 1:
+        got = ", ".join(loss.name for loss in given)
+        raise UsageError(f"distil.loss: like/dislike rows are learned with soft_labels or none (got {got})")
     rng = seed_everything(seed, options)
     dataset, like_data, teaching = Dataset.open(data, domain), LikeData.open(data, domain), Teaching(teacher)
     rows = training_rows(like_data)
     taught = None
-    if isinstance(loss, SoftLabels) and (teacher / LOGITS).exists():
+    if soft and (teacher / LOGITS).exists():
         logits = read_logits(teacher / LOGITS)["train"]
-        taught = Taught(loss, torch.from_numpy(logits.astype(np.float32)))
+        taught = Taught(soft[0], torch.from_numpy(logits.astype(np.float32)))
     parts = new_student(student, dataset, teaching, seed)
     parts.table.warm.copy_(known_items(rows, dataset.n_items)[:, None])
     module = LikesTraining(parts, log_odds_of_all(rows)).to(device_of(options))

@@ -33,6 +33,9 @@ class Family(Protocol):
     def after_layers(self, lm: Any) -> nn.Module:
         """What the last layer's states still pass, such as a norm."""
 
+    def projections(self, layer: Any) -> tuple[nn.Module, nn.Module, nn.Module]:
+        """The maps to a layer's queries, keys and values."""
+
     def block(self, config: Any) -> BlockShape: ...
     def resize(self, layer: Any, config: Any, block: BlockShape) -> None:
         """Give a fresh layer the widths of `block`. Raises ValueError where the family's layers keep theirs."""
@@ -70,6 +73,10 @@ class Bert:
 
     def after_layers(self, lm: Any) -> nn.Module:  # noqa: ARG002
         return nn.Identity()
+
+    def projections(self, layer: Any) -> tuple[nn.Module, nn.Module, nn.Module]:
+        attention = layer.attention.self
+        return attention.query, attention.key, attention.value
 
     def block(self, config: Any) -> BlockShape:
         return BlockShape(heads=config.num_attention_heads, neurons=config.intermediate_size)
@@ -129,6 +136,9 @@ class Llama:
     def after_layers(self, lm: Any) -> nn.Module:
         norm: nn.Module = lm.norm
         return norm
+
+    def projections(self, layer: Any) -> tuple[nn.Module, nn.Module, nn.Module]:
+        return layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj
 
     def block(self, config: Any) -> BlockShape:
         return BlockShape(heads=config.num_attention_heads, neurons=config.intermediate_size)

@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor
 
 from compress.data.dataset import Dataset
 from compress.distil.distil import catalogue_texts, teacher_text, write_student, write_text
-from compress.distil.losses import ListwiseKL, SequenceLoss, VectorMSE
-from compress.distil.sequence import Teaching, resumed_student, student_loss, train_student
-from compress.distil.text import TextTraining, text_losses, train_text
+from compress.distil.lists import ListwiseKL
+from compress.distil.losses import SequenceLosses
+from compress.distil.sequence import distillation, resumed_student, student_loss, train_student
+from compress.distil.step import Teaching
+from compress.distil.text import TextDistillation, TextTraining, train_text
+from compress.distil.text_losses import TextLosses, VectorMSE
 from compress.models.folder import load_array, load_item_encoder, load_mix, load_sequence, read_json
 from compress.models.sequence import SequenceEncoder, SequenceModel
 from compress.models.static import StaticEncoder
@@ -22,7 +24,7 @@ from compress.models.text import TextEncoder
 from compress.prune.criteria import Criterion, FirstOrder, Losses, keep_best
 from compress.prune.layers import check_encoder, prune_layers, prune_widths
 from compress.prune.vocabulary import prune_vocabulary
-from compress.stage import Entry, Inputs, RunOptions, Shorthand, Skip, StageConfig
+from compress.stage import Entry, Inputs, RunOptions, Shorthand, Skip, StageConfig, without_default
 from compress.store import link_tree
 from compress.task import task_of
 from compress.training import Training, seed_everything, windows
@@ -53,7 +55,12 @@ class StructuredText(Structured):
 
     keep_heads: Kept = 0.5
     vocabulary: bool = True
+    loss: TextLosses = (VectorMSE(),)
     recovery: TextTraining = TextTraining(epochs=6)
+
+    @model_serializer(mode="wrap")
+    def _only_what_differs(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        return without_default(write(self), self, "loss")
 
 
 class PruneConfig(StageConfig):
@@ -62,7 +69,7 @@ class PruneConfig(StageConfig):
     skipped: ClassVar = {"sequence": "none", "text": "none"}
     sequence: Annotated[StructuredSequence | Skip, Field(discriminator="name"), Shorthand] = StructuredSequence()
     text: Annotated[StructuredText | Skip, Field(discriminator="name"), Shorthand] = StructuredText()
-    loss: SequenceLoss = ListwiseKL()
+    loss: SequenceLosses = (ListwiseKL(),)
     domain: str = "target"
 
 
@@ -98,13 +105,12 @@ def _prune_sequence(
     dataset, teaching = Dataset.open(inputs["data"], config.domain), Teaching(inputs["mix"])
     text_map = load_array(inputs["distil"], "text_map")
     student = resumed_student(model, text_map, dataset, teaching)
+    taught = distillation(student, teaching, config.loss)
     cut = windows(dataset.train_sequences(), model.shape.max_history)
     calibration = np.array_split(rng.permutation(len(cut.inputs)), -(-len(cut.inputs) // 64))[:CALIBRATION_BATCHES]
 
     def losses() -> Iterator[Tensor]:
-        return (
-            student_loss(student, cut.batch(index), teaching, config.loss, structured.recovery) for index in calibration
-        )
+        return (student_loss(student, cut.batch(index), taught, structured.recovery) for index in calibration)
 
     _cut(student.encoder, structured, losses)
     student.shape = student.encoder.shape
@@ -124,19 +130,18 @@ def _prune_text(
 ) -> None:
     check_encoder(encoder)
     texts = catalogue_texts(inputs["data"])
-    wanted = teacher_text(inputs["mix"]).encode(texts)
     if structured.vocabulary:
         report = prune_vocabulary(encoder, texts)
         options.log(f"prune: vocabulary {report.before} -> {report.after} rows")
-    ids, mask = encoder.tokenize(texts)
-    target, variance = torch.from_numpy(wanted), float(wanted.var(0).mean())
+    taught = TextDistillation(structured.loss, encoder, teacher_text(inputs["mix"]), texts)
+    tokens = encoder.tokenize(texts)
 
     def losses() -> Iterator[Tensor]:
-        every = text_losses(encoder, ids, mask, target, variance, VectorMSE(), 64, np.random.default_rng(0))
+        every = taught.epoch(encoder, tokens, 64, np.random.default_rng(0))
         return itertools.islice(every, CALIBRATION_BATCHES)
 
     _cut(encoder, structured, losses)
-    error = train_text(encoder, texts, wanted, VectorMSE(), structured.recovery, rng, options, "recover text")
+    error = train_text(encoder, taught, structured.recovery, rng, options, "recover text")
     write_text(out, encoder, error, inputs["mix"])
 
 

@@ -8,12 +8,12 @@ highest likelihood, so that the sum is calibrated as well: soft labels need that
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
@@ -47,8 +47,14 @@ class MixConfig(StageConfig):
     members: tuple[str, ...] = Field(default=(), max_length=16)
     # validation ranks are those of weights that did not see the user
     folds: Annotated[int, Field(ge=2, le=100)] = 5
-    cached_scores: CachedScores = 100
+    cached_scores: CachedScores = CachedScores()
     domain: str = "target"
+
+    @model_validator(mode="after")
+    def _no_common_space(self) -> Self:
+        if self.members and self.cached_scores.user_vectors:
+            raise ValueError("cached_scores.user_vectors: a mix has no user vectors of a common space; use tail")
+        return self
 
     @property
     def teaches(self) -> bool:

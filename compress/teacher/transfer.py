@@ -63,7 +63,7 @@ class TargetConfig(StageConfig):
 
     method: Annotated[TwoLevel | Frozen | Given | Skip, Field(discriminator="name"), Shorthand] = TwoLevel()
     domain: str = "target"
-    cached_scores: CachedScores = 100
+    cached_scores: CachedScores = CachedScores()
 
     @property
     def teaches(self) -> bool:

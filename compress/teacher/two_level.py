@@ -192,7 +192,7 @@ class TwoLevelTeacher(nn.Module):
                     texts = wordings(items) if config.rewording.active else None
                 table = partial(self.table, fresh, texts)
                 batch = inputs.to(device), targets.to(device)
-                yield next_item_loss(table, self.encoder, batch, left_out, training.label_smoothing, sampler)[0]
+                yield next_item_loss(table, self.encoder, batch, left_out, training.label_smoothing, sampler).loss
 
         def validate(number: int) -> float:
             if moves(number):

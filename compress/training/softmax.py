@@ -8,7 +8,7 @@ targets and items drawn uniformly. Memory grows with batch x candidates, never w
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -49,8 +49,11 @@ class Candidates:
     log_chance: Tensor
     uniform: Tensor
 
-    def loss(self, users: Tensor, vectors: ItemVectors, targets: Tensor, label_smoothing: float) -> Tensor:
-        """users (positions, dim), targets (positions,) int64 -> mean cross-entropy in nats.
+    def loss(
+        self, users: Tensor, vectors: ItemVectors, targets: Tensor, label_smoothing: float
+    ) -> tuple[Tensor, Tensor]:
+        """users (positions, dim), targets (positions,) int64 -> mean cross-entropy in nats, and the normalisers: logs
+        of the sums of exponentials, (positions,).
 
         The target counts whole, every other candidate by one over its probability of being here, so that the sum of
         exponentials is an unbiased estimate of the catalogue's. A candidate that is the target is masked.
@@ -62,7 +65,7 @@ class Candidates:
         loss = (total - own[:, 0]).mean()
         if label_smoothing:
             loss = (1 - label_smoothing) * loss + label_smoothing * (total - scores[:, self.uniform].mean(1)).mean()
-        return loss
+        return loss, total
 
 
 class Sampler:
@@ -133,6 +136,18 @@ class SampledSoftmax(_Softmax):
 Softmax = Annotated[FullSoftmax | SampledSoftmax, Field(discriminator="name"), Shorthand]
 
 
+class NextItem(NamedTuple):
+    """What a step's scoring left: the next item's mean cross-entropy in nats, user vectors (positions, dim) and item
+    vectors. Where items were `listed`, their logits (positions, top) and the normalisers, the log of the sum of
+    exponentials over all candidates, (positions,)."""
+
+    loss: Tensor
+    users: Tensor
+    vectors: ItemVectors
+    logits: Tensor | None = None
+    normalisers: Tensor | None = None
+
+
 def next_item_loss(
     table: Callable[[Tensor | None], Tensor],
     encoder: Callable[[Tensor], Tensor],
@@ -141,34 +156,35 @@ def next_item_loss(
     label_smoothing: float = 0.0,
     sampler: Sampler | None = None,
     listed: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """One batch of `windows` -> the next item's mean cross-entropy in nats, over the sampler's candidates or all.
+) -> NextItem:
+    """One batch of `windows` -> the next item's mean cross-entropy, over the sampler's candidates or all.
 
     `table(rows)` gives the item vectors of these rows, `table(None)` of all, (rows, dim); `encoder` item vectors ->
     user vectors; `batch` is inputs and targets (windows, length) int64; `left_out` (n_items + 1,)
-    bool says which rows are no candidates. Also returns, where items are `listed` (positions, top), logits (positions,
-    columns) that hold theirs, and their columns there.
+    bool says which rows are no candidates; `listed` (positions, top) int64 are items whose logits are wanted too.
     """
     inputs, targets = batch
     wanted = targets[targets > 0]
     if sampler is None:
         vectors = table(None)
         users = encoder(vectors[inputs])[targets > 0]
+        some, logits, normalisers = ItemVectors(vectors), None, None
         if listed is None:
-            logits, normaliser = users[:, :0], mean_logsumexp(users, vectors, left_out)
+            normaliser = mean_logsumexp(users, vectors, left_out)
         else:
-            logits = (users @ vectors.T).float().masked_fill(left_out, -1e4)
-            normaliser = logits.logsumexp(1).mean()
+            every = (users @ vectors.T).float().masked_fill(left_out, -1e4)
+            logits, normalisers = every.gather(1, listed), every.logsumexp(1)
+            normaliser = normalisers.mean()
         loss = normaliser - (1 - label_smoothing) * (users * vectors[wanted]).sum(-1).mean()
         if label_smoothing:
             loss = loss - label_smoothing * (users.mean(0) @ vectors[~left_out].mean(0))
-        return loss, logits, listed
+        return NextItem(loss, users, some, logits, normalisers)
     candidates = sampler(wanted)
     rows = rows_needed(len(left_out), inputs, wanted, candidates.items, *([] if listed is None else [listed]))
     some = ItemVectors(table(rows), rows)
     users = encoder(some[inputs])[targets > 0]
-    loss = candidates.loss(users, some, wanted, label_smoothing)
+    loss, normalisers = candidates.loss(users, some, wanted, label_smoothing)
     if listed is None:
-        return loss, users[:, :0], None
+        return NextItem(loss, users, some)
     logits = (some[listed] @ users[:, :, None])[:, :, 0].masked_fill(left_out[listed], -1e4)
-    return loss, logits, torch.arange(logits.shape[1], device=logits.device).expand_as(logits)
+    return NextItem(loss, users, some, logits, normalisers)

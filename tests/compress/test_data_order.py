@@ -13,11 +13,12 @@ from compress.data.domains import Events
 from compress.data.load import DataConfig, load_data
 from compress.data.order import in_random_order, train_on_some_users
 from compress.data.splits import LeaveOneOut
-from compress.distil.sequence import SequenceStudent, Teaching, new_student, train_student
+from compress.distil.sequence import SequenceStudent, new_student, train_student
+from compress.distil.step import Teaching
 from compress.models.folder import read_json
 from compress.models.sequence import SequenceShape
 from compress.prune.layers import Width, prune_widths
-from compress.stage import RunOptions, Skip
+from compress.stage import RunOptions
 from compress.training import Training
 from deploy.errors import UsageError
 
@@ -107,10 +108,10 @@ def test_without_distances_no_bias_is_ever_learned(tmp_path: Path) -> None:
     student = new_student(config, found, Teaching(tmp_path), 0)
     training = Training(epochs=1, learning_rate=0.01, warmup_epochs=0)
     rng = np.random.default_rng(0)
-    train_student(student, found, Teaching(tmp_path), Skip(), training, rng, RunOptions(threads=1), "student")
+    train_student(student, found, Teaching(tmp_path), (), training, rng, RunOptions(threads=1), "student")
     prune_widths(student.encoder, [Width((1,), (0, 1, 2))])
     student.shape = student.encoder.shape
-    train_student(student, found, Teaching(tmp_path), Skip(), training, rng, RunOptions(threads=1), "recover")
+    train_student(student, found, Teaching(tmp_path), (), training, rng, RunOptions(threads=1), "recover")
     for block in student.encoder.each_block():
         assert not block.distance_bias.any() and block.up.weight.grad is not None
     assert SequenceShape.model_validate_json(student.shape.model_dump_json()) == student.shape

@@ -12,23 +12,25 @@ from torch.nn import functional
 
 from compress.data.dataset import Dataset
 from compress.distil.distil import DistilConfig, catalogue_texts, cut_layers, distil, teacher_text, text_space
-from compress.distil.losses import ListwiseKL, VectorMSE
+from compress.distil.lists import ListwiseKL
 from compress.distil.sequence import (
     FoldedTable,
     SequenceStudent,
     StudentInTraining,
-    Teaching,
+    distillation,
     new_student,
     resumed_student,
     student_loss,
     train_student,
     warm_items,
 )
-from compress.distil.text import TextTraining, train_text
+from compress.distil.step import Teaching
+from compress.distil.text import TextDistillation, TextTraining, train_text
+from compress.distil.text_losses import VectorMSE
 from compress.models.folder import load_array, load_sequence, load_text, model_facts, read_json
 from compress.models.sequence import BlockShape, SequenceShape
 from compress.models.text import TextEncoder
-from compress.stage import RunOptions, Skip
+from compress.stage import RunOptions
 from compress.training import Training, seed_everything
 from deploy.errors import UsageError
 
@@ -133,12 +135,16 @@ BATCH = (torch.tensor([[1, 2], [2, 0]]), torch.tensor([[2, 0], [1, 0]]), torch.t
 """Two targets: 2 after 1 at position 4, 1 after 2 at position 1."""
 
 
+def step_loss(student: StudentInTraining, teaching: Teaching, *losses: ListwiseKL) -> Tensor:
+    return student_loss(student, BATCH, distillation(student, teaching, losses), Training())
+
+
 @torch.no_grad()
 def test_without_a_loss_the_student_minimises_cross_entropy_by_hand(tmp_path: Path) -> None:
     """After 1 the user is [1, -1]: scores 1 for item 1, -1 for item 2, 0 for padding and cold, which must not count."""
     expected = math.log(1 + math.exp(2))
-    for loss in (Skip(), ListwiseKL()):  # a teacher that left nothing is no teacher
-        value = student_loss(two_item_student(), BATCH, Teaching(tmp_path), loss, Training())
+    for losses in ([], [ListwiseKL()]):  # a teacher that left nothing is no teacher
+        value = step_loss(two_item_student(), Teaching(tmp_path), *losses)
         assert value.item() == pytest.approx(expected, abs=1e-3)
 
 
@@ -159,7 +165,7 @@ def test_the_teachers_share_of_the_loss_reads_its_own_positions(tmp_path: Path) 
     hard = math.log(1 + math.exp(2))
     for weight in (0.0, 0.3, 1.0):
         loss = ListwiseKL(weight=weight, temperature=1.0)
-        value = student_loss(two_item_student(), BATCH, Teaching(tmp_path), loss, Training())
+        value = step_loss(two_item_student(), Teaching(tmp_path), loss)
         assert value.item() == pytest.approx((1 - weight) * hard + weight * soft, abs=2e-3)
 
 
@@ -167,7 +173,7 @@ def test_a_cold_item_among_the_teachers_best_leaves_loss_and_gradient_finite(tmp
     np.save(tmp_path / "score_items.npy", np.full((6, 2), (1, 3), np.int32))
     np.save(tmp_path / "scores.npy", np.full((6, 2), (2.0, 1.0), np.float16))
     student = two_item_student()
-    value = student_loss(student, BATCH, Teaching(tmp_path), ListwiseKL(), Training())
+    value = step_loss(student, Teaching(tmp_path), ListwiseKL())
     value.backward()
     assert torch.isfinite(value)
     grad = student.table.free.grad
@@ -181,7 +187,7 @@ def test_a_control_learns_without_a_teacher(film_dataset: Dataset, tmp_path: Pat
     rng = seed_everything(0, OPTIONS)
     student = new_student(STUDENT, film_dataset, teaching, 0)
     training = Training(epochs=10, warmup_epochs=0, learning_rate=5e-3)
-    found = train_student(student, film_dataset, teaching, ListwiseKL(), training, rng, OPTIONS, "control")
+    found = train_student(student, film_dataset, teaching, [ListwiseKL()], training, rng, OPTIONS, "control")
     untrained, last = found.curve[0][2], found.curve[-1]
     assert found.best > untrained + 0.05
     assert last[1] < found.curve[1][1]
@@ -250,10 +256,10 @@ def test_catalogue_texts_are_those_of_all_domains_once(film_data: Path) -> None:
 
 def test_train_text_without_epochs_only_measures(film_teacher: dict[str, Path], film_dataset: Dataset) -> None:
     encoder = teacher_text(film_teacher["target"])
-    wanted = encoder.encode(film_dataset.texts)
+    taught = TextDistillation([VectorMSE()], encoder, teacher_text(film_teacher["target"]), film_dataset.texts)
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
     rng = np.random.default_rng(0)
-    error = train_text(encoder, film_dataset.texts, wanted, VectorMSE(), TextTraining(epochs=0), rng, OPTIONS, "t")
+    error = train_text(encoder, taught, TextTraining(epochs=0), rng, OPTIONS, "t")
     assert error == pytest.approx(0.0, abs=1e-8)
     assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from compress.data.dataset import Dataset
-from compress.distil.losses import ListwiseKL
-from compress.distil.sequence import SequenceStudent, Teaching, new_student, train_student
+from compress.distil.lists import ListwiseKL
+from compress.distil.sequence import SequenceStudent, new_student, train_student
+from compress.distil.step import Teaching
 from compress.models.folder import load_text
 from compress.stage import RunOptions
 from compress.teacher.two_level import TwoLevel, TwoLevelTeacher
@@ -29,7 +30,7 @@ def student(dataset: Dataset, teacher: Path, **training: object) -> tuple[Fit, T
     config = Training.model_validate(
         {"epochs": 3, "batch_size": 32, "warmup_epochs": 0, "learning_rate": 1e-2, "validate_every": 1} | training
     )
-    found = train_student(made, dataset, teaching, ListwiseKL(), config, rng, RunOptions(), "t")
+    found = train_student(made, dataset, teaching, [ListwiseKL()], config, rng, RunOptions(), "t")
     return found, made.folded().item_table.detach()
 
 

@@ -17,11 +17,12 @@ from compress.accuracy import given_rows
 from compress.baselines.run import BaselinesConfig, train_baselines
 from compress.data.dataset import Dataset
 from compress.distil.distil import DistilConfig, distil
-from compress.distil.losses import ListwiseKL
-from compress.distil.sequence import SequenceStudent, Teaching, new_student, student_loss
+from compress.distil.lists import ListwiseKL
+from compress.distil.sequence import SequenceStudent, distillation, new_student, student_loss
+from compress.distil.step import Teaching
 from compress.gate import check_gate
 from compress.models.folder import load_array, load_sequence, model_facts, read_json
-from compress.stage import RunOptions, Skip
+from compress.stage import RunOptions
 from compress.teacher.cache import contexts, training_positions
 from compress.teacher.given.answers import LOWEST
 from compress.teacher.mix import MixConfig, mix
@@ -313,7 +314,11 @@ def test_positions_without_a_list_keep_the_observed_item(film_dataset: Dataset, 
     cut = windows(film_dataset.train_sequences(), 10)
     batch = cut.batch(np.arange(8))
     student.requires_grad_(False)
-    hard = float(student_loss(student, batch, teaching, Skip(), Training()))
+
+    def loss_of(losses: list[ListwiseKL], taught_by: Teaching = teaching) -> float:
+        return float(student_loss(student, batch, distillation(student, taught_by, losses), Training()))
+
+    hard = loss_of([])
     # by hand, position by position
     inputs, targets, positions = batch
     at = positions[positions >= 0]
@@ -328,10 +333,10 @@ def test_positions_without_a_list_keep_the_observed_item(film_dataset: Dataset, 
         soft.append(float((p * (p.log() - (row[items[there]] / 2).log_softmax(0))).sum()) * 4)
     share = ListwiseKL().weight * float(known.float().mean())
     expected = (1 - share) * hard + share * float(np.mean(soft))
-    assert float(student_loss(student, batch, teaching, ListwiseKL(), Training())) == pytest.approx(expected, rel=1e-5)
+    assert loss_of([ListwiseKL()]) == pytest.approx(expected, rel=1e-5)
     untaught = Teaching(oracle)
     untaught.taught = torch.zeros_like(teaching.taught)
-    assert float(student_loss(student, batch, untaught, ListwiseKL(), Training())) == hard
+    assert loss_of([ListwiseKL()], untaught) == hard
 
 
 def test_bench_has_its_accuracy_and_says_that_there_is_nothing_to_time(

@@ -24,7 +24,7 @@ from compress.prune.prune import PruneConfig, prune
 from compress.quantize.graph import history_graph
 from compress.quantize.parity import history_parity
 from compress.stage import RunOptions
-from compress.teacher.cache import cached_scores
+from compress.teacher.cache import CachedScores, cached_scores
 from compress.teacher.mix import MixConfig, _Fitting, _mixed, mix
 from compress.training import validation_ranks
 from deploy.errors import UsageError
@@ -227,7 +227,7 @@ def test_the_stage_leaves_a_teacher_that_ranks_as_the_mix(
     assert metrics["valid_ndcg@10"] == pytest.approx(ndcg(ranks, 10).mean())
     # weights chosen on all users and on four fifths of them are nearly the same
     assert np.mean(validation_ranks(model, film_dataset) == ranks) > 0.5
-    lists = cached_scores(model, film_dataset, 10, RunOptions())
+    lists = cached_scores(model, film_dataset, CachedScores(top=10), RunOptions())
     assert all(np.array_equal(load_array(mixed, name), array) for name, array in lists.items())  # type: ignore[arg-type]
     vectors = "item_vectors.npy"
     assert (mixed / vectors).read_bytes() == (film_teacher["target"] / vectors).read_bytes()

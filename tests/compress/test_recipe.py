@@ -12,6 +12,7 @@ from compress.distil.distil import DistilConfig
 from compress.pipeline import STAGES
 from compress.recipe import merge, parse_recipe
 from compress.recipe_file import load_recipe
+from compress.stage import Skip
 from deploy.errors import UsageError
 
 NO_TEACHER = {"pretrain": "none", "source": "none", "target": "none"}
@@ -203,7 +204,7 @@ def test_overrides(recipe_file):
     assert recipe.name == "probe" and recipe.seeds == (4,)
     assert recipe.shared["select"].max_size_mb == 2.5 and recipe.shared["pack"].name == "probe"
     distil = recipe.variants[0].configs["distil"]
-    assert (distil.training.epochs, distil.loss.name, distil.student.dim) == (3, "none", 24)
+    assert (distil.training.epochs, distil.loss, distil.student.dim) == (3, (Skip(),), 24)
     assert load_recipe(path, STAGES).shared["select"].max_size_mb is None
 
 

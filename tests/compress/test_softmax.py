@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compress.data.dataset import Dataset
-from compress.distil.losses import ListwiseKL
-from compress.distil.sequence import SequenceStudent, Teaching, new_student, student_loss, train_student
+from compress.distil.lists import ListwiseKL
+from compress.distil.sequence import SequenceStudent, distillation, new_student, student_loss, train_student
+from compress.distil.step import Teaching
 from compress.models.text import TextEncoder
 from compress.stage import RunOptions
 from compress.teacher.two_level import TwoLevel, TwoLevelTeacher
@@ -40,10 +41,10 @@ def test_loss_by_hand() -> None:
     vectors = ItemVectors(torch.tensor([[0.0], [math.log(2)], [math.log(3)], [math.log(5)]]))
     candidates = Candidates(torch.tensor([1, 3]), torch.tensor([0.5, 0.25]).log(), torch.tensor([0]))
     users = torch.ones(1, 1)
-    loss = candidates.loss(users, vectors, torch.tensor([3]), 0.0)
+    loss = candidates.loss(users, vectors, torch.tensor([3]), 0.0)[0]
     assert loss.item() == pytest.approx(-math.log(5 / 9), rel=1e-6)
     # smoothing asks for the mean score of the uniform draws, here item 1 alone, in a tenth
-    smooth = candidates.loss(users, vectors, torch.tensor([3]), 0.1)
+    smooth = candidates.loss(users, vectors, torch.tensor([3]), 0.1)[0]
     assert smooth.item() == pytest.approx(-0.9 * math.log(5 / 9) - 0.1 * math.log(2 / 9), rel=1e-6)
 
 
@@ -75,7 +76,7 @@ def test_with_every_item_a_candidate_it_is_the_full_softmax(in_batch: bool, smoo
     table, users, targets = random_step()
     users.requires_grad_(True)
     sampler = sampler_of([list(range(1, 31)), [4, 5]], negatives=99, in_batch=in_batch)
-    sampled = sampler(targets).loss(users, ItemVectors(table), targets, smoothing)
+    sampled = sampler(targets).loss(users, ItemVectors(table), targets, smoothing)[0]
     full = nn.functional.cross_entropy(users @ table[1:].T, targets - 1, label_smoothing=smoothing)
     assert sampled.item() == pytest.approx(full.item(), rel=1e-6)
     ours, theirs = (torch.autograd.grad(loss, users)[0] for loss in (sampled, full))
@@ -98,7 +99,7 @@ def test_the_normaliser_is_unbiased(in_batch: bool) -> None:
         targets = torch.from_numpy(rng.choice(31, 12, p=share))
         own = float(user @ table[targets[0]])
         # the loss of the first position is ln(total) - own
-        loss = float(sampler(targets).loss(user, ItemVectors(table), targets[:1], 0.0))
+        loss = float(sampler(targets).loss(user, ItemVectors(table), targets[:1], 0.0)[0])
         estimates.append(math.exp(loss + own))
     error = np.std(estimates) / math.sqrt(len(estimates))
     assert abs(np.mean(estimates) - exact) < 4 * error
@@ -146,7 +147,7 @@ def test_the_loss_over_all_items_by_hand() -> None:
     warm = torch.tensor([False, True, True, False])
     batch = (torch.tensor([[1]]), torch.tensor([[2]]))
     for softmax, total in ((FullSoftmax(), 5), (FullSoftmax(over="all"), 10)):
-        loss, _, _ = next_item_loss(lambda _: table, torch.ones_like, batch, softmax.left_out(warm))
+        loss = next_item_loss(lambda _: table, torch.ones_like, batch, softmax.left_out(warm)).loss
         assert loss.item() == pytest.approx(math.log(total / 3), rel=1e-5)
 
 
@@ -161,7 +162,7 @@ def test_the_loss_over_all_items_is_the_cross_entropy_and_its_gradients(smoothin
     targets[:, 3:] = 0
     lists = torch.randint(1, 10, (90, 2)) if listed else None
     batch = (inputs, targets)
-    loss, _, _ = next_item_loss(lambda _: table, torch.tanh, batch, ~warm, smoothing, listed=lists)
+    loss = next_item_loss(lambda _: table, torch.tanh, batch, ~warm, smoothing, listed=lists).loss
     (found,) = torch.autograd.grad(loss, table)
     logits = torch.tanh(table[inputs])[targets > 0] @ table[warm].T
     wanted = nn.functional.cross_entropy(logits, targets[targets > 0] - 1, label_smoothing=smoothing)
@@ -184,7 +185,8 @@ def test_a_students_loss_and_gradients_are_the_full_ones_when_all_items_are_cand
     grads = []
     for which in (None, sampler):
         student.zero_grad()
-        student_loss(student, step_of(film_dataset), teaching, ListwiseKL(), Training(), which).backward()
+        taught = distillation(student, teaching, [ListwiseKL()])
+        student_loss(student, step_of(film_dataset), taught, Training(), which).backward()
         grads.append({n: p.grad.clone() for n, p in student.named_parameters() if p.grad is not None})
     for name, grad in grads[0].items():
         torch.testing.assert_close(grads[1][name], grad, atol=1e-5, rtol=1e-3)
@@ -210,10 +212,10 @@ def test_no_tensor_grows_with_the_catalogue() -> None:
     listed = torch.tensor([[3, 4]] * 3)
     sizes: list[int] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
-        loss, logits, columns = next_item_loss(
+        loss, _, _, logits, _ = next_item_loss(
             spy, lambda v: v, batch, torch.zeros(n + 1, dtype=torch.bool), 0.1, sampler, listed
         )
-    assert math.isfinite(float(loss)) and logits.shape == (3, 2) and columns is not None
+    assert math.isfinite(float(loss)) and logits is not None and logits.shape == (3, 2)
     (rows,) = spy.asked
     assert rows is not None and {0, 1, 3, 4, 5, 6, 7, 9} <= set(rows.tolist()) and len(rows) < 90
     assert max(sizes, default=0) < 1000
@@ -248,7 +250,9 @@ def test_training_with_a_sample_learns_and_repeats(
             label_smoothing=label_smoothing,
             softmax=SampledSoftmax(negatives=8),
         )
-        found = train_student(student, film_dataset, Teaching(tmp_path), ListwiseKL(), training, rng, RunOptions(), "t")
+        found = train_student(
+            student, film_dataset, Teaching(tmp_path), [ListwiseKL()], training, rng, RunOptions(), "t"
+        )
         return found.curve[0][2], found.best, student.table.free.detach().numpy()
 
     (start, best, first), (_, _, second) = train(), train()

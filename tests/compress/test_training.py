@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compress.data.dataset import Dataset
-from compress.distil.losses import ListwiseKL
-from compress.distil.sequence import SequenceStudent, Teaching, new_student, train_student
+from compress.distil.lists import ListwiseKL
+from compress.distil.sequence import SequenceStudent, new_student, train_student
+from compress.distil.step import Teaching
 from compress.models.sequence import BlockShape, SequenceModel, SequenceShape
 from compress.stage import RunOptions
-from compress.teacher.cache import cached_scores, contexts
+from compress.teacher.cache import CachedScores, cached_scores, contexts
 from compress.training import (
     Fit,
     Training,
@@ -110,7 +111,7 @@ def test_cached_scores_at_a_position_are_those_of_its_history(film_dataset: Data
     """Numbered through all users' training events but the first. Cold items, which students do not learn, are left
     out."""
     model = random_model(film_dataset.n_items, max_history)
-    rows, scores = cached_scores(model, film_dataset, 5, RunOptions()).values()
+    rows, scores = cached_scores(model, film_dataset, CachedScores(top=5), RunOptions()).values()
     assert (rows.dtype, scores.dtype) == (np.int32, np.float16)
     position = 0
     for events in film_dataset.train_sequences():
@@ -123,7 +124,7 @@ def test_cached_scores_at_a_position_are_those_of_its_history(film_dataset: Data
             position += 1
     assert position == len(rows) == len(scores)
     assert rows.min() >= 1
-    everything = cached_scores(model, film_dataset, film_dataset.n_items, RunOptions())["score_items"]
+    everything = cached_scores(model, film_dataset, CachedScores(top=film_dataset.n_items), RunOptions())["score_items"]
     assert everything.shape[1] == film_dataset.n_items - len(film_dataset.cold_items)
 
 
@@ -249,7 +250,7 @@ def test_training_is_deterministic_given_the_seed(
         rng = seed_everything(seed, RunOptions(threads=1))
         student = new_student(SequenceStudent(dim=8, neurons=8, max_history=6), film_dataset, teaching, seed)
         training = Training(epochs=2, validate_every=1, batch_size=32)
-        found = train_student(student, film_dataset, teaching, ListwiseKL(), training, rng, RunOptions(), "t")
+        found = train_student(student, film_dataset, teaching, [ListwiseKL()], training, rng, RunOptions(), "t")
         return found, [p.detach().clone() for p in student.parameters()]
 
     (one, first), (two, second), (_, other) = train(5), train(5), train(6)

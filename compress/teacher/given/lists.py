@@ -9,6 +9,7 @@ from pydantic import Field, PositiveFloat, model_validator
 
 from compress.data.dataset import Dataset
 from compress.stage import Entry, RunOptions
+from compress.teacher.cache import CachedScores
 from compress.teacher.given.answers import GivenAnswers, OnUnknown, report_unknown
 from compress.teacher.given.list_files import RankedList, read_lists
 from compress.teacher.given.vector_files import digests
@@ -45,12 +46,12 @@ class GivenLists(Entry):
         vectors = digests("target.method.vectors", self.vectors, self.ids)
         return digests("target.method.lists", self.lists) | vectors
 
-    def __call__(self, dataset: Dataset, top: int, seed: int, out: Path, options: RunOptions) -> None:  # noqa: ARG002
+    def __call__(self, dataset: Dataset, wanted: CachedScores, seed: int, out: Path, options: RunOptions) -> None:  # noqa: ARG002
         vectors = None
         if self.vectors is not None:
             items, _ = read_item_vectors(self.vectors, self.ids, self.on_unknown, dataset, options)
             vectors = in_unit_scale(items)
-        answers = GivenAnswers(dataset, top)
+        answers = GivenAnswers(dataset, wanted.only_lists("a teacher given as lists"))
         row_of = {item: row for row, item in enumerate(dataset.item_ids, 1)}
         user_of = {user: number for number, user in enumerate(dataset.users)}
         case_of = {

@@ -11,11 +11,12 @@ from pydantic import Field, PositiveInt, model_validator
 from benchmarks.accuracy import ndcg, top_rows
 from compress.accuracy import DEPTH
 from compress.data.dataset import Dataset
-from compress.distil.sequence import FoldedTable, StudentInTraining, Teaching, train_student
+from compress.distil.sequence import FoldedTable, StudentInTraining, train_student
+from compress.distil.step import Teaching
 from compress.models.folder import write_model
 from compress.models.sequence import EncoderSizes
 from compress.stage import Entry, RunOptions, Shorthand, Skip
-from compress.teacher.cache import cached_scores
+from compress.teacher.cache import CachedScores, cached_scores
 from compress.teacher.given.answers import GivenAnswers, OnUnknown, report_missing, report_unknown
 from compress.teacher.given.vector_files import digests, read_vectors
 from compress.training import Training, seed_everything, validation_ranks, warm_items
@@ -65,13 +66,14 @@ class GivenVectors(Entry):
         users = digests("target.method.user_vectors", self.user_vectors, self.user_ids)
         return digests("target.method.vectors", self.vectors, self.ids) | users
 
-    def __call__(self, dataset: Dataset, top: int, seed: int, out: Path, options: RunOptions) -> None:
+    def __call__(self, dataset: Dataset, wanted: CachedScores, seed: int, out: Path, options: RunOptions) -> None:
         items, found = read_item_vectors(self.vectors, self.ids, self.on_unknown, dataset, options)
         if self.user_vectors is not None:
+            top = wanted.only_lists("a teacher given with one vector per user")
             answers = self._from_user_vectors(items, found, dataset, top, options)
             answers.write(out, options, in_unit_scale(items))
         elif isinstance(self.encoder, GivenEncoder):
-            _train_encoder(self.encoder, in_unit_scale(items), dataset, top, seed, out, options)
+            _train_encoder(self.encoder, in_unit_scale(items), dataset, wanted, seed, out, options)
         else:
             write_model(out, arrays={"item_vectors": in_unit_scale(items)})
 
@@ -130,7 +132,7 @@ def _train_encoder(
     config: GivenEncoder,
     items: NDArray[np.float32],
     dataset: Dataset,
-    top: int,
+    wanted: CachedScores,
     seed: int,
     out: Path,
     options: RunOptions,
@@ -141,10 +143,10 @@ def _train_encoder(
     if not config.id_vectors:
         table.free.requires_grad_(False).zero_()
     model = StudentInTraining(config.shape(dataset.n_items), table)
-    fitted = train_student(model, dataset, Teaching(out), Skip(), config.training, rng, options, "target")
+    fitted = train_student(model, dataset, Teaching(out), (), config.training, rng, options, "target")
     folded = model.folded()
     ranks = validation_ranks(folded, dataset)
     arrays: dict[str, NDArray[Any]] = {"item_vectors": items, "valid_ranks": ranks}
-    arrays |= cached_scores(folded, dataset, top, options)
+    arrays |= cached_scores(folded, dataset, wanted, options)
     metrics = {"valid_ndcg@10": float(ndcg(ranks, 10).mean()), "best_epoch": fitted.best_epoch}
     write_model(out, sequence=folded, arrays=arrays, metrics=metrics)
