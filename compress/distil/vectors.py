@@ -79,7 +79,7 @@ class InfoNCE(_OfVectors):
     """Which of the step's teacher vectors is this one's? Cross-entropy over cosines divided by the temperature.
 
     Van den Oord et al. 2018, section 2.3, with teacher and student as the two views, as in contrastive representation
-    distillation (Tian et al. 2020), the negatives being the step's others. At most `pairs`, evenly spaced.
+    distillation (Tian et al. 2020), the negatives being the step's others. At most `pairs_at_once`, evenly spaced.
     """
 
     name: Literal["info_nce"] = "info_nce"

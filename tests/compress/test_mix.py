@@ -22,7 +22,7 @@ from compress.models.mix import ItemBias, ItemItem, Member, MemberFacts, Mix
 from compress.models.sequence import BlockShape, SequenceModel, SequenceShape
 from compress.prune.prune import PruneConfig, prune
 from compress.quantize.graph import history_graph
-from compress.quantize.parity import history_parity
+from compress.quantize.parity import Questions, history_parity
 from compress.stage import RunOptions
 from compress.teacher.cache import CachedScores, cached_scores
 from compress.teacher.mix import MixConfig, _Fitting, _mixed, mix
@@ -242,8 +242,8 @@ def test_every_baseline_that_may_join_has_a_graph(
     other = fitted(name, read_json(film_inputs["baselines"] / "baselines.json"), film_dataset)
     model = _mixed({"teacher": (own, True), name: (other, False)}, np.array([0.7, 0.3])).eval()
     onnx.save(history_graph(model), tmp_path / "history.onnx")
-    histories = film_dataset.cases("valid").histories(model.max_history)[:20]
-    assert history_parity(model, tmp_path / "history.onnx", histories, exact=True)["relative_difference"] < 1e-4
+    questions = Questions.of(film_dataset.cases("valid"), model.max_history, 20)
+    assert history_parity(model, tmp_path / "history.onnx", questions, exact=True)["relative_difference"] < 1e-4
 
 
 def test_without_members_the_teacher_goes_on_as_it_is(
