@@ -121,6 +121,15 @@ class _Parser:
                         f"variants.{variant.name}.teacher: no such teacher; allowed: {', '.join(allowed)} "
                         f"(got {name!r})"
                     )
+            for stage, config in variant.configs.items():
+                for need, what in config.wants.items():
+                    without = [
+                        name for name in variant.teachers or (variant.name,) if need not in _left(name, variants)
+                    ]
+                    if without:
+                        self.errors.append(
+                            f"variants.{variant.name}: {stage}.loss needs {what} (teacher: {', '.join(without)})"
+                        )
 
     def _teachers(self, where: str, own: dict[str, Any]) -> tuple[str, ...]:
         """What `teacher: NAME` or `teacher: [NAME, ...]` says."""
@@ -202,6 +211,15 @@ class _Parser:
                 continue
             if name != type(config).model_fields[field].default or config.teaches:
                 yield field, f"no such domain in data.domains; allowed: {', '.join(map(str, known))} (got {name!r})"
+
+
+def _left(teacher: str, variants: Sequence[Variant]) -> frozenset[str]:
+    """What a teacher's last teaching stage leaves; all there is where none teaches: a control's losses are not used."""
+    for variant in variants:
+        if variant.name == teacher:
+            teaching = [variant.configs[stage] for stage in TEACHER_STAGES if variant.configs[stage].teaches]
+            return teaching[-1].leaves if teaching else frozenset({"tail", "user_vectors"})
+    return frozenset({"tail", "user_vectors"})
 
 
 def merge(default: Any, own: Any) -> Any:

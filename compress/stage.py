@@ -70,6 +70,16 @@ class StageConfig(BaseModel):
         """Names of variants and baselines whose models the stage reads beside its own chain's inputs."""
         return ()
 
+    @property
+    def wants(self) -> Mapping[str, str]:
+        """What the stage must find of its teacher beyond what every teacher leaves, with what to do about it."""
+        return {}
+
+    @property
+    def leaves(self) -> frozenset[str]:
+        """What of that the stage leaves for students."""
+        return frozenset()
+
     @model_validator(mode="before")
     @classmethod
     def _none_skips(cls, value: Any) -> Any:

@@ -1,5 +1,6 @@
 """Stage `distil`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -9,7 +10,7 @@ from pydantic import Field
 from benchmarks.accuracy import ndcg
 from compress.data.dataset import Dataset, domain_names
 from compress.distil.lists import ListwiseKL
-from compress.distil.losses import SequenceLosses
+from compress.distil.losses import SequenceLosses, wanted_of_teachers
 from compress.distil.sequence import (
     SequenceStudent,
     StudentInTraining,
@@ -39,6 +40,10 @@ class DistilConfig(StageConfig):
     loss: SequenceLosses = (ListwiseKL(),)
     training: Training = Training()
     domain: str = "target"
+
+    @property
+    def wants(self) -> Mapping[str, str]:
+        return wanted_of_teachers(self.loss) if isinstance(self.student, SequenceStudent) else {}
 
 
 def distil(config: DistilConfig, inputs: Inputs, out: Path, options: RunOptions) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from compress.distil.lists import FullKL, ListwiseKL, RankingDistillation, SampledKL
-from compress.distil.step import Weight
+from compress.distil.step import NEEDS, DistilLoss, Weight
 from compress.distil.vectors import InfoNCE, VectorAlignment
 from compress.stage import Entry, OneOrSeveral, Shorthand, Skip
 
@@ -52,3 +52,9 @@ SequenceLosses = Annotated[
 ]
 """`loss: NAME`, `loss: {name: NAME, ...}` or a list of these. Each is mixed into what stands before it: with the
 weights a and b of two losses the whole is (1 - b) * ((1 - a) * observed + a * first) + b * second."""
+
+
+def wanted_of_teachers(losses: tuple[SequenceLoss, ...]) -> dict[str, str]:
+    """As `StageConfig.wants`."""
+    needs = frozenset[str]().union(*(loss.needs for loss in losses if isinstance(loss, DistilLoss)))
+    return {name: NEEDS[name] for name in ("tail", "user_vectors") if name in needs}

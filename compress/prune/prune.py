@@ -1,7 +1,7 @@
 """Stage `prune`: remove layers, heads, neurons and vocabulary rows, then recover by a short re-distillation."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from compress.data.dataset import Dataset
 from compress.distil.distil import catalogue_texts, teacher_text, write_student, write_text
 from compress.distil.lists import ListwiseKL
-from compress.distil.losses import SequenceLosses
+from compress.distil.losses import SequenceLosses, wanted_of_teachers
 from compress.distil.sequence import distillation, resumed_student, student_loss, train_student
 from compress.distil.step import Teaching
 from compress.distil.text import TextDistillation, TextTraining, train_text
@@ -71,6 +71,10 @@ class PruneConfig(StageConfig):
     text: Annotated[StructuredText | Skip, Field(discriminator="name"), Shorthand] = StructuredText()
     loss: SequenceLosses = (ListwiseKL(),)
     domain: str = "target"
+
+    @property
+    def wants(self) -> Mapping[str, str]:
+        return {} if isinstance(self.sequence, Skip) else wanted_of_teachers(self.loss)
 
 
 def prune(config: PruneConfig, inputs: Inputs, out: Path, options: RunOptions) -> None:

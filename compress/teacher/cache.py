@@ -48,6 +48,11 @@ class CachedScores(BaseModel):
     def only_top(self) -> bool:
         return not self.tail and not self.user_vectors
 
+    @property
+    def leaves(self) -> frozenset[str]:
+        """As `StageConfig.leaves`."""
+        return frozenset(name for name in ("tail", "user_vectors") if getattr(self, name))
+
     def only_lists(self, what: str) -> int:
         """`top`, for a teacher that is lists and nothing beside. Raises UsageError where more is asked for."""
         if not self.only_top:

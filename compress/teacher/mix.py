@@ -64,6 +64,10 @@ class MixConfig(StageConfig):
     def reads(self) -> tuple[str, ...]:
         return self.members
 
+    @property
+    def leaves(self) -> frozenset[str]:
+        return self.cached_scores.leaves
+
 
 def mix(config: MixConfig, inputs: Inputs, out: Path, options: RunOptions) -> None:
     """data, baselines, target, every member's model -> the teacher as it teaches: `mix/` in place of `sequence/`,

@@ -69,6 +69,10 @@ class TargetConfig(StageConfig):
     def teaches(self) -> bool:
         return self.method.teaches if isinstance(self.method, Given) else isinstance(self.method, TwoLevel)
 
+    @property
+    def leaves(self) -> frozenset[str]:
+        return self.cached_scores.leaves
+
 
 def given_digests(config: TargetConfig) -> dict[str, str]:
     """The content of the files that a given teacher comes in. Raises UsageError where one is missing."""

@@ -266,6 +266,46 @@ def test_paths_are_relative_to_the_recipe(recipe_file, tmp_path, monkeypatch):
     assert recipe.shared["pack"].key == str(tmp_path / "key.pem")
 
 
+STUDENT = {"role": "student"}
+TAIL = {"cached_scores": {"tail": 20}}
+
+
+@pytest.mark.parametrize(
+    ("sections", "left"),
+    [
+        ({}, False),
+        ({"target": TAIL}, True),
+        ({"target": TAIL, "mix": {"members": ["control"]}}, False),  # the mix scores anew
+        ({"mix": {"members": ["control"], **TAIL}}, True),
+    ],
+)
+@pytest.mark.parametrize("stage", ["distil", "prune"])
+def test_a_loss_that_no_teacher_leaves_enough_for_is_told_before_any_teacher_is_trained(stage, sections, left):
+    control = {**CONTROL, "mix": "none"}
+    student = {**STUDENT, stage: {"loss": ["listwise_kl", "sampled_kl"]}}
+    given = {"variants": {"control": control, "student": student}} | sections
+    if left:
+        assert parsed(**given).variants[1].configs[stage].wants
+    else:
+        line = only(mistakes(**given))
+        assert line.startswith(f"variants.student: {stage}.loss needs a cached tail; set cached_scores: {{tail: 100}}")
+        assert line.endswith("(teacher: student)")
+
+
+def test_which_of_several_teachers_leaves_too_little_is_named():
+    teachers = {
+        "rich": {"role": "teacher", "target": {"cached_scores": {"user_vectors": True}}},
+        "poor": {"role": "teacher"},
+    }
+    student = {**STUDENT, "teacher": ["rich", "poor"], "distil": {"loss": "full_kl"}}
+    line = only(mistakes(variants={"control": CONTROL, **teachers, "student": student}))
+    assert "cached user vectors" in line and line.endswith("(teacher: poor)")
+
+
+def test_a_control_may_keep_the_section_loss_it_does_not_use():
+    assert parsed(distil={"loss": "full_kl"}).variants[0].configs["distil"].wants
+
+
 leaves = (
     st.none()
     | st.booleans()
