@@ -200,6 +200,25 @@ class TeacherChoice(Record):
     )
 
 
+class Trial(Record):
+    """What a search tried (`chosen`: path in the recipe -> value) and what it gave, of the recipe's first seed."""
+
+    name: str
+    chosen: dict[str, Any] = {}
+    valid: float = Field(description="on validation after pruning; after distillation where it was stopped")
+    params: int = Field(description="of the same model")
+    stopped: str | None = Field(default=None, description="why it was not pruned, and no candidate")
+    front: bool = Field(default=False, description="no other trial beats it in both: it went on as a variant")
+
+
+class Search(Record):
+    """Every trial in turn, beside the variant they change as the recipe has it (`of`)."""
+
+    metric: str
+    of: Trial
+    trials: list[Trial]
+
+
 class Comparison(Record):
     """`a` - `b` over the same test users. `p_holm` is Holm-corrected over the comparisons made together."""
 
@@ -273,6 +292,7 @@ class Result(Record):
     models: list[Model]
     gate: Gate | None = None
     teacher_choices: list[TeacherChoice] = []
+    search: Search | None = None
     transfer_ratio: float | None = None
     comparisons: list[Comparison] = []
     selected: str | None = None

@@ -135,7 +135,7 @@ def trade_off(result: Result, points: Sequence[Point], axis: str) -> go.Figure:
         figure.add_annotation(label)
     figure.update_xaxes(type="log", title=axis, dtick="D2" if _decades(points) < 2 else 1)
     figure.update_yaxes(title=f"test {TITLES[metric]}", range=[low, high])
-    return _styled(figure, 420)
+    return styled(figure, 420)
 
 
 def segments(models: Sequence[Model]) -> go.Figure | None:
@@ -162,7 +162,7 @@ def segments(models: Sequence[Model]) -> go.Figure | None:
         tickvals=list(range(len(present))), ticktext=ticks, range=[len(present) - 0.5, -0.5], zeroline=False
     )
     figure.update_xaxes(title="test NDCG@10", rangemode="tozero")
-    return _styled(figure, 90 + len(present) * max(60, 22 * len(models)))
+    return styled(figure, 90 + len(present) * max(60, 22 * len(models)))
 
 
 def latencies(result: Result, samples: Mapping[str, NDArray[np.float64]]) -> go.Figure | None:
@@ -199,7 +199,7 @@ def latencies(result: Result, samples: Mapping[str, NDArray[np.float64]]) -> go.
         return None
     figure.update_xaxes(type="log", title="milliseconds, ids to ids", dtick=1)
     figure.update_yaxes(autorange="reversed", automargin=True)
-    return _styled(figure, 90 + 34 * count)
+    return styled(figure, 90 + 34 * count)
 
 
 def latency_name(model: Model, row: LatencyRow) -> str:
@@ -235,7 +235,7 @@ def comparisons(found: Sequence[Comparison]) -> go.Figure | None:
     figure.update_yaxes(
         tickvals=list(range(len(found))), ticktext=ticks, range=[len(found) - 0.5, -0.5], zeroline=False
     )
-    return _styled(figure, 110 + 46 * len(found))
+    return styled(figure, 110 + 46 * len(found))
 
 
 def comparison_name(item: Comparison) -> str:
@@ -256,7 +256,7 @@ def stages(found: Sequence[StageTime]) -> go.Figure | None:
     figure.update_layout(barmode="stack")
     figure.update_xaxes(title="seconds")
     figure.update_yaxes(autorange="reversed", automargin=True)
-    return _styled(figure, 110 + 26 * len(order))
+    return styled(figure, 110 + 26 * len(order))
 
 
 def _point(result: Result, model: Model, name: str, cost: float) -> list[Point]:
@@ -356,7 +356,8 @@ def _two_lines(text: str) -> str:
     return f"{head},<br>{tail}" if cut else head
 
 
-def _styled(figure: go.Figure, height: int) -> go.Figure:
+def styled(figure: go.Figure, height: int) -> go.Figure:
+    """What all plots share; `height` in pixels."""
     figure.update_layout(
         template=None,
         height=height,

@@ -58,7 +58,8 @@ def run(
     """Run or resume RECIPE, a YAML file or the name of a shipped one.
 
     Stages that are sealed in the store are skipped; a run that was stopped, even by kill -9, goes on where it was.
-    Leaves result.json, ranks.npz (every case's answer), report.html, bundle.slim and bundle/ in the output folder.
+    Leaves result.json, ranks.npz (every case's answer), report.html, bundle.slim and bundle/ in the output folder, and
+    search.json where RECIPE has a section `search`.
 
     \b
     slimrec run quickstart
@@ -86,14 +87,15 @@ def plan(recipe: Path, overrides: tuple[str, ...], store: Path | None) -> None:
 
     Seconds and memory are those of the sealed step; else of the last like step in the store or, for a shipped recipe,
     of its published run. Left out are students whose teacher failed the gate, and the bundle where no candidate is
-    inside the budget.
+    inside the budget. Of a search, trials that are sealed are followed; the others wait, as do those that they add.
     """
     from compress.pipeline import STAGES
     from compress.plan import plan as plan_recipe
     from compress.recipe_file import load_recipe
     from compress.store import Store
 
-    steps = list(plan_recipe(load_recipe(find_recipe(recipe), STAGES, overrides), Store(store)))
+    parsed = load_recipe(find_recipe(recipe), STAGES, overrides)
+    steps = list(plan_recipe(parsed, Store(store)))
     table = Table("step", "state", "seconds", "memory MB", box=None, pad_edge=False)
     for step in steps:
         seconds = "?" if step.seconds is None else f"{step.seconds:.1f}"
@@ -101,6 +103,10 @@ def plan(recipe: Path, overrides: tuple[str, ...], store: Path | None) -> None:
         table.add_row(step.title, step.state, seconds, memory)
     console().print(table)
     left = [step for step in steps if step.state in ("to run", "waits")]
+    if parsed.search is not None:
+        config = parsed.search.config
+        to_come = sum(step.of_trial and step.title.startswith("prune ") for step in left)
+        click.echo(f"search: {to_come} of at most {config.trials} trials of {config.of} to come")
     sealed = sum(step.state == "sealed" for step in steps)
     known = sum(step.seconds or 0.0 for step in left)
     unknown = sum(step.seconds is None for step in left)

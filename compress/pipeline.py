@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.result import Search
 from compress.baselines.run import BaselinesConfig, train_baselines
 from compress.bench import BenchConfig, bench, bench_fingerprint
 from compress.chain import Chain, Role, gathered_name
@@ -71,12 +72,17 @@ class Step:
 
 @dataclass
 class Run:
-    """What a run has so far: the artifact of every step done, and the gate's word on every student's teacher."""
+    """What a run has so far: the artifact of every step done, and the gate's word on every student's teacher.
+
+    `aside` is what a search built for trials that are no candidates.
+    """
 
     artifacts: dict[tuple[str, Chain | None], Artifact] = field(default_factory=dict)
     gates: dict[str, GateReport] = field(default_factory=dict)
     choices: dict[str, TeacherChoice] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
+    search: Search | None = None
+    aside: list[tuple[Step, Artifact]] = field(default_factory=list)
 
 
 def steps(recipe: Recipe) -> Iterator[Step]:

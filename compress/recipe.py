@@ -9,6 +9,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from compress.chain import Role
 from compress.explain import explain
+from compress.search.space import Search, read_search
 from compress.stage import Seed, Stage, StageConfig
 from deploy.errors import UsageError
 
@@ -36,13 +37,15 @@ class Variant:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A parsed recipe. `shared` holds the configs of the stages that run once (`data`, `bench`, `select`, ...)."""
+    """A parsed recipe. `shared` holds the configs of the stages that run once (`data`, `bench`, `select`, ...);
+    `search` says how more variants are found while it runs."""
 
     name: str
     description: str
     seeds: tuple[int, ...]
     shared: Mapping[str, StageConfig]
     variants: tuple[Variant, ...]
+    search: Search | None = None
 
 
 def parse_recipe(raw: Mapping[str, Any], name: str, stages: Sequence[Stage]) -> Recipe:
@@ -58,7 +61,7 @@ class _Parser:
         self.errors: list[str] = []
 
     def recipe(self, name: str) -> Recipe:
-        known = ["description", "seeds", "variants", *(stage.name for stage in self.stages)]
+        known = ["description", "seeds", "variants", "search", *(stage.name for stage in self.stages)]
         for key in self.raw:
             if key not in known:
                 self.errors.append(f"{key}: unknown section; allowed: {', '.join(known)}")
@@ -75,9 +78,19 @@ class _Parser:
         self._check_roles()
         self._check_members(variants, shared)
         self._check_teachers(variants)
+        search = self._search(variants)
         if self.errors:
             raise UsageError(dict.fromkeys(self.errors))
-        return Recipe(name, " ".join(description.split()), seeds, shared, variants)
+        return Recipe(name, " ".join(description.split()), seeds, shared, variants, search)
+
+    def _search(self, variants: Sequence[Variant]) -> Search | None:
+        """Checked once the variants are sound: it is one of them that a search changes."""
+        raw = self.raw.get("variants")
+        if "search" not in self.raw or not isinstance(raw, dict) or len(variants) < len(raw):
+            return None
+        search, mistakes = read_search(self.raw["search"], variants, self.stages)
+        self.errors += mistakes
+        return search
 
     def _seeds(self) -> tuple[int, ...]:
         given = self.raw.get("seeds", [0])

@@ -13,6 +13,7 @@ from plotly.offline import get_plotlyjs
 
 from benchmarks.result import Model, Result
 from compress import charts
+from compress.search.chart import search_plot
 from compress.task import TITLES
 
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -45,6 +46,7 @@ def render_report(result: Result, details: Details) -> str:
     plots = {
         "latency_front": _json(charts.trade_off(result, by_latency, "p95 latency, ms") if by_latency else None),
         "size_front": _json(charts.trade_off(result, by_size, "size, MB") if by_size else None),
+        "search": _json(search_plot(result.search)),
         "segments": _json(charts.segments(leaders)),
         "latencies": _json(charts.latencies(result, details.latency_ms)),
         "comparisons": _json(charts.comparisons(result.comparisons)),

@@ -60,12 +60,13 @@ def assemble(recipe: Recipe, run: Run) -> Result:
             TeacherChoice(variant=variant, **vars(choice), source_helps=source_helps(recipe, choice))
             for variant, choice in run.choices.items()
         ],
+        search=run.search,
         transfer_ratio=transfer_ratio(leaders, ranks),
         comparisons=comparisons(rows, leaders, shipped, ranks, metric),
         selected=choice["selected"],
         selection=Selection(**{key: choice[key] for key in ("reason", "budget", "front", "nearest")}),
         bundle=None if packed is None else BundleInfo(path="bundle.slim", **read_json(packed.path / "pack.json")),
-        not_measured=[NotMeasured(**item) for item in [*measured["not_measured"], *_not_measured(run)]],
+        not_measured=[NotMeasured(**item) for item in [*measured["not_measured"], *_not_measured(recipe, run)]],
         stages=_stages(run),
     )
 
@@ -157,7 +158,7 @@ def _model(row: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
     return {**fields, "chosen": chosen.get(row["role"]) == row["variant"]}
 
 
-def _not_measured(run: Run) -> Iterable[dict[str, str]]:
+def _not_measured(recipe: Recipe, run: Run) -> Iterable[dict[str, str]]:
     for variant, gate in run.gates.items():
         if not gate.passed:
             yield {
@@ -165,6 +166,8 @@ def _not_measured(run: Run) -> Iterable[dict[str, str]]:
                 "why": f"its teacher failed the gate: {gate.teacher_valid:.4f} is not above the control's "
                 f"{gate.control_valid:.4f} on validation",
             }
+    if recipe.search is not None and run.search is None:
+        yield {"what": f"search of {recipe.search.of.name}", "why": "its teacher failed the gate"}
     packed = run.artifacts.get(("pack", None))
     if packed is not None and not read_json(packed.path / "pack.json")["text_encoder_bytes"]:
         yield {
@@ -179,13 +182,14 @@ def _dataset(data: Mapping[str, Any]) -> Dataset:
 
 
 def _stages(run: Run) -> list[StageTime]:
+    done = [(step, run.artifacts[step.stage.name, step.chain]) for step in run.steps]
     return [
         StageTime(
             name=step.stage.name,
-            seconds=run.artifacts[step.stage.name, step.chain].seconds,
-            cached=run.artifacts[step.stage.name, step.chain].cached,
+            seconds=artifact.seconds,
+            cached=artifact.cached,
             variant=None if step.chain is None else step.chain.name,
-            peak_rss_mb=run.artifacts[step.stage.name, step.chain].peak_rss_mb,
+            peak_rss_mb=artifact.peak_rss_mb,
         )
-        for step in run.steps
+        for step, artifact in [*done, *run.aside]
     ]

@@ -31,7 +31,8 @@ def run(
 ) -> Result:
     """Run or resume a recipe, up to `jobs` steps at once.
 
-    Leaves `result.json`, `ranks.npz`, `report.html`, `bundle.slim` and `bundle/` in `out`.
+    Leaves `result.json`, `ranks.npz`, `report.html`, `bundle.slim` and `bundle/` in `out`, and `search.json` where the
+    recipe searched.
 
     Raises UsageError for a mistake in recipe or data, GateError where no candidate is inside the budget (result and
     report are written all the same).
@@ -43,6 +44,7 @@ def run(
     result = assemble(parsed, done)
     details = _details(result, done)
     _replace(out / "result.json", lambda path: path.write_text(result.to_json(indent=1) + "\n"))
+    _place_search(result, out)
     _replace(out / "report.html", lambda path: write_report(result, details, path))
     evidence = done.artifacts["bench", None].path / EVIDENCE[metric_of(done.artifacts["data", None].path)]
     _replace(out / evidence.name, lambda path: shutil.copyfile(evidence, path))
@@ -79,6 +81,15 @@ def _details(result: Result, done: Run) -> Details:
         if (name := f"{model.name} {row.path} {row.runtime} {row.device}") in raw
     }
     return Details(latency_ms=named)
+
+
+def _place_search(result: Result, out: Path) -> None:
+    """Every trial, for whoever wants nothing else; none of an earlier run stays behind."""
+    found = result.search
+    if found is None:
+        (out / "search.json").unlink(missing_ok=True)
+    else:
+        _replace(out / "search.json", lambda path: path.write_text(found.to_json(indent=1) + "\n"))
 
 
 def _place_bundle(done: Run, out: Path) -> None:

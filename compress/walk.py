@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from compress.pipeline import (
     teacher_choice,
 )
 from compress.recipe import Recipe
+from compress.search.trials import run_search
 from compress.stage import RunOptions
 from compress.store import Artifact, Store
 from deploy.errors import UsageError
@@ -37,25 +38,52 @@ PAUSE = 0.1  # seconds between two looks at what others are building
 def run_pipeline(recipe: Recipe, store: Store, options: RunOptions, jobs: int = 1) -> Run:
     """Walk the table; sealed steps are found, others built, up to `jobs` at once, each in a process of its own.
 
-    Students whose teacher fails the gate are left out. Measurements run alone, after everything else.
+    Students whose teacher fails the gate are left out. A search runs its trials one after another when all chains are
+    there. Measurements run alone, after everything else.
     """
     check_sources(recipe)
+    run = Run()
+    if recipe.search is not None:
+        run = _walked(recipe, store, options, jobs, run, gather=False)
+        recipe = run_search(recipe, run, partial(_build, store, options), options.log)
+    return _walked(recipe, store, options, jobs, run)
+
+
+def _walked(recipe: Recipe, store: Store, options: RunOptions, jobs: int, run: Run, gather: bool = True) -> Run:
     with _workers(recipe, store, options, jobs - 1):
-        return Walk(recipe, store, options, helped=jobs > 1).to_the_end()
+        return Walk(recipe, store, options, run, helped=jobs > 1, gather=gather).to_the_end()
+
+
+def _build(store: Store, options: RunOptions, step: Step, inputs: Mapping[str, Artifact]) -> Artifact:
+    start = time.monotonic()
+    speaking = replace(options, log=partial(_say, options, step.title))
+    artifact = store.get_or_build(step.stage, step.config, inputs, speaking)
+    took = "sealed" if artifact.cached else f"{time.monotonic() - start:.1f} s"
+    options.log(f"{step.title:<32} {took}")
+    return artifact
 
 
 class Walk:
-    """One walker. A `helper` only builds: it tells nothing else, and leaves what gathers chains to the one it helps."""
+    """One walker, which goes on from what `run` has. A `helper` only builds: it tells nothing else, and leaves what
+    gathers chains to the one it helps."""
 
     def __init__(
-        self, recipe: Recipe, store: Store, options: RunOptions, helped: bool = False, helper: bool = False
+        self,
+        recipe: Recipe,
+        store: Store,
+        options: RunOptions,
+        run: Run | None = None,
+        helped: bool = False,
+        helper: bool = False,
+        gather: bool = True,
     ) -> None:
         self.recipe, self.store, self.options, self.helped, self.helper = recipe, store, options, helped, helper
-        self.run, self.started = Run(), time.time()
+        self.run, self.started = run or Run(), time.time()
         self.taken: set[Path] = set()
         self.others_build = False  # whether somebody held the lock of a step that could be taken
-        self.waiting = [step for step in steps(recipe) if not (helper and step.stage.scope == "gather")]
-        self.order = {(step.stage.name, step.chain): place for place, step in enumerate(self.waiting)}
+        every = [step for step in steps(recipe) if gather or step.stage.scope != "gather"]
+        self.waiting = [step for step in every if (step.stage.name, step.chain) not in self.run.artifacts]
+        self.order = {(step.stage.name, step.chain): place for place, step in enumerate(every)}
 
     def to_the_end(self) -> Run:
         while self.waiting:
@@ -181,7 +209,7 @@ def _silent(items: Iterable[Any], _what: str, _total: int | None) -> Iterator[An
 def _work(recipe: Recipe, root: Path, options: RunOptions, parent: int) -> None:
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     with contextlib.suppress(UsageError):  # the parent meets the same mistake and reports it
-        Walk(recipe, Store(root), options, helper=True).to_the_end()
+        Walk(recipe, Store(root), options, helper=True, gather=False).to_the_end()
 
 
 def _end_with(parent: int) -> None:

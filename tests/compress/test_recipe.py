@@ -108,7 +108,7 @@ def test_every_mistake_is_reported_at_once():
         },
     )
     starts = [
-        "selct: unknown section; allowed: description, seeds, variants, data, baselines, pretrain,",
+        "selct: unknown section; allowed: description, seeds, variants, search, data, baselines, pretrain,",
         "seeds: must be a list of 1 to 32 different whole numbers from 0 (got [0, -1])",
         "bench.rounds: should be a valid integer, unable to parse string as an integer (got 'many')",
         "select.max_size: unknown field (got 1); did you mean max_size_mb? allowed: seed, max_size_mb, ",

@@ -1,0 +1,1 @@
+"""The recipe's section `search`: Optuna proposes students, which run as ordinary cached stages."""
