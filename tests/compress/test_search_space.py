@@ -51,7 +51,7 @@ def test_a_trial_is_the_variant_with_what_was_chosen_in_its_place(tiny_recipe):
     own = search.of
     assert (trial.name, trial.role, trial.teachers) == ("student-t3", "student", own.teachers)
     distil, prune = own.configs["distil"], own.configs["prune"]
-    changed = {"student": distil.student.model_copy(update={"dim": 4}), "loss": Skip()}
+    changed = {"student": distil.student.model_copy(update={"dim": 4}), "loss": (Skip(),)}
     assert trial.configs["distil"] == distil.model_copy(update=changed)
     assert trial.configs["prune"].sequence == prune.sequence.model_copy(update={"keep_neurons": 0.25})
     assert all(trial.configs[stage] is own.configs[stage] for stage in own.configs if stage not in ("distil", "prune"))
