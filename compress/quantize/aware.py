@@ -5,6 +5,7 @@ The values are the graph's bit for bit (`grids.py`); the gradient passes as if n
 """
 
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Literal
 
 import numpy as np
@@ -41,7 +42,7 @@ class QuantizationAware(Entry):
         """A trained copy; `model` stays. Raises UsageError for a mix, which is no one model to train."""
         if isinstance(model, Mix):
             raise UsageError("quantize.aware: a mix is not trained as one model; give its variant aware: none")
-        aware = Aware(_copy(model), warm_items(dataset), self.maps).to(device_of(options))
+        aware = Aware(deepcopy(model), warm_items(dataset), self.maps).to(device_of(options))
         sequences = dataset.train_sequences()
         sampler = self.training.softmax.sampler(sequences, dataset.n_items, rng)
 
@@ -112,9 +113,3 @@ def rounded_maps(model: SequenceModel) -> list[nn.Linear]:
     """The linear maps that `int8_dynamic` stores in INT8."""
     blocks = model.encoder.each_block()[:-1]
     return [part for b in blocks for part in (b.query, b.key, b.value, b.output, b.up, b.down)]
-
-
-def _copy(model: SequenceModel) -> SequenceModel:
-    copy = SequenceModel(model.shape)
-    copy.load_state_dict(model.state_dict())
-    return copy

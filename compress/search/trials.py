@@ -73,9 +73,10 @@ def run_search(recipe: Recipe, run: Run, build: Build, log: Callable[[str], None
             continue
         run.steps += [step for step, _ in trial.built]
         run.artifacts |= {(step.stage.name, step.chain): artifact for step, artifact in trial.built}
-        for known in (run.gates, run.choices):  # its teachers are those of the variant it changes
-            if search.of.name in known:
-                known[trial.variant.name] = known[search.of.name]  # type: ignore[assignment]
+        if gate is not None:  # its teachers are those of the variant it changes
+            run.gates[trial.variant.name] = gate
+        if (choice := run.choices.get(search.of.name)) is not None:
+            run.choices[trial.variant.name] = choice
     return extended(recipe, chosen)
 
 

@@ -1,6 +1,7 @@
 """Each grid by hand, equalization that changes no answer, and which maps stay fp32."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from compress.data.dataset import Dataset
 from compress.models.folder import load_sequence
 from compress.models.mix import Mix
 from compress.quantize import compressor
-from compress.quantize.aware import Aware, QuantizationAware, _copy, rounded_maps
+from compress.quantize.aware import Aware, QuantizationAware, rounded_maps
 from compress.quantize.compressor import Int4Gptq, blocks_of, nibbles, unpacked
 from compress.quantize.equalize import Fold, equalized, folds
 from compress.quantize.grids import activation_grid, fake_outputs, fake_rows, quantize_columns
@@ -282,7 +283,9 @@ def test_training_on_the_grid_ends_in_what_is_exported(
     after = aware(before, film_dataset, seed_everything(0, options), options)
     cold = film_dataset.popularity == 0
     assert np.array_equal(before.item_table.detach().numpy()[cold], after.item_table.detach().numpy()[cold])
-    on_grid = [validation_ndcg(Aware(_copy(m), warm_items(film_dataset), True), film_dataset) for m in (before, after)]
+    on_grid = [
+        validation_ndcg(Aware(deepcopy(m), warm_items(film_dataset), True), film_dataset) for m in (before, after)
+    ]
     assert on_grid[1] >= on_grid[0]
     config = QuantizeConfig(history=(Int8PerRow(),), aware=aware)
     folder = build(quantize, config, data=film_data, prune=film_inputs["prune/control:control:0"])
