@@ -177,6 +177,22 @@ class Model(Record):
         return next(rows, None)
 
 
+class TextEncoderRow(Record):
+    """What places an item that is only a text, in one precision: graph and tokenizer. Cold items are ranked in the full
+    catalogue by the model `ranked_by`, with this encoder's vectors and with those of the teacher's language model."""
+
+    name: str
+    variant: str
+    seed: int
+    precision: Precision
+    size_bytes: int
+    p50_ms: float | None = Field(default=None, description="of one text, one by one; the first seed's")
+    ratio_to_teacher: Ratio | None = Field(default=None, description="against the teacher's text graph in fp32")
+    ranked_by: str | None = None
+    cold_items: Metrics | None = None
+    cold_items_of_teacher: Metrics | None = None
+
+
 class Gate(Record):
     """Distillation starts only from a teacher that beats the control on validation NDCG@10."""
 
@@ -290,6 +306,7 @@ class Result(Record):
     dataset: Dataset
     protocol: Protocol
     models: list[Model]
+    text_encoders: list[TextEncoderRow] = []
     gate: Gate | None = None
     teacher_choices: list[TeacherChoice] = []
     search: Search | None = None

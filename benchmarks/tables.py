@@ -8,7 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.result import LatencyRow, Model, Result
+from benchmarks.result import LatencyRow, Model, Result, TextEncoderRow
 from benchmarks.runs import run_recipe
 
 RESULTS = Path(__file__).parent / "results"
@@ -44,8 +44,34 @@ def markdown(result: Result) -> str:
         groups[model.variant, precision].append(model)
     for (variant, precision), models in groups.items():
         lines.append(_row(variant, precision, models, result))
+    if result.text_encoders:
+        lines += ["", *_text_encoders(result)]
     lines += ["", *_notes(result)]
     return "\n".join(lines) + "\n"
+
+
+def _text_encoders(result: Result) -> list[str]:
+    """One row per text encoder and precision: means over seeds, times of the first seed."""
+    lines = [
+        "| text encoder | MB | ms a text | x teacher's | cold items | with the teacher's vectors |",
+        "|---|---|---|---|---|---|",
+    ]
+    groups: dict[str, list[TextEncoderRow]] = defaultdict(list)
+    for row in result.text_encoders:
+        groups[f"{row.variant} {row.name.rpartition('-')[2]}"].append(row)
+    for name, rows in groups.items():
+        first = rows[0]
+        ratio = first.ratio_to_teacher
+        cells = [
+            name,
+            f"{first.size_bytes / 1e6:.2f}",
+            "" if first.p50_ms is None else f"{first.p50_ms:.3f}",
+            "" if ratio is None else f"{ratio.median:.3g}",
+            _mean([row.cold_items.ndcg_10 if row.cold_items else None for row in rows], 4),
+            _mean([row.cold_items_of_teacher.ndcg_10 if row.cold_items_of_teacher else None for row in rows], 4),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
 
 
 def _row(variant: str, precision: str, models: list[Model], result: Result) -> str:

@@ -26,6 +26,7 @@ from compress.models.folder import load_scorer, read_json, write_json
 from compress.models.mix import Scorer
 from compress.stage import Inputs, RunOptions, StageConfig
 from compress.task import task_of, valid_value
+from compress.text_bench import text_rows
 from deploy.ranker import CPU, Ranker
 
 CUDA = ("CUDAExecutionProvider", "CPUExecutionProvider")
@@ -103,7 +104,9 @@ def bench(config: BenchConfig, inputs: Inputs, out: Path, options: RunOptions) -
         candidate.row |= {"rss_mb": round(rss, 1), "load_ms": round(load, 1)}
     machine = describe_machine().model_dump(mode="json")
     models = [candidate.row for candidate in candidates] + others
-    write_json(out / "measurements.json", {"machine": machine, "models": models, "not_measured": not_measured})
+    measured = {"machine": machine, "models": models, "not_measured": not_measured}
+    measured["text_encoders"] = text_rows(inputs, dataset, models, config.threads, options)
+    write_json(out / "measurements.json", measured)
     for name, arrays in evidence.items():
         np.savez(out / f"{name}.npz", **arrays)
     np.savez(out / "latency.npz", **samples)  # type: ignore[arg-type]

@@ -40,7 +40,7 @@ STAGES = (
         BenchConfig,
         bench,
         "gather",
-        version=2,
+        version=3,
         fingerprint=bench_fingerprint,
     ),
     Stage("select", ("bench",), SelectConfig, select, "gather"),

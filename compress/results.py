@@ -22,6 +22,7 @@ from benchmarks.result import (
     Selection,
     StageTime,
     TeacherChoice,
+    TextEncoderRow,
 )
 from compress.models.folder import read_json
 from compress.pipeline import Run, source_helps
@@ -55,6 +56,7 @@ def assemble(recipe: Recipe, run: Run) -> Result:
         dataset=_dataset(data),
         protocol=Protocol(split=data["protocol"]["split"], seeds=list(recipe.seeds)),
         models=[Model.model_validate(_model(row, chosen)) for row in rows if row["role"] != "text_encoder"],
+        text_encoders=[TextEncoderRow.model_validate(row) for row in measured["text_encoders"]],
         gate=None if gate is None else Gate(**vars(gate)),
         teacher_choices=[
             TeacherChoice(variant=variant, **vars(choice), source_helps=source_helps(recipe, choice))

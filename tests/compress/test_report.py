@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks import tables
 from benchmarks.result import Comparison, Result
 from compress import charts
 from compress.report import Details, leading_models, milliseconds, number, render_report, size, times, write_report
@@ -105,6 +106,20 @@ def example(**changes: Any) -> Result:
         "dataset": {"name": "made-up films", "users": 900, "items": 1000, "interactions": 50_000},
         "protocol": {"split": "leave-one-out", "seeds": [0, 1, 2]},
         "models": models,
+        "text_encoders": [
+            {
+                "name": "text-int8_dynamic",
+                "variant": "text",
+                "seed": 0,
+                "precision": "int8",
+                "size_bytes": 3_950_000,
+                "p50_ms": 0.42,
+                "ratio_to_teacher": {"median": 21.5, "low": 20.1, "high": 22.0},
+                "ranked_by": "student-fp32",
+                "cold_items": {"ndcg@10": 0.0361},
+                "cold_items_of_teacher": {"ndcg@10": 0.0374},
+            }
+        ],
         "gate": {"passed": True, "teacher_valid": 0.126, "control_valid": 0.113},
         "transfer_ratio": 0.62,
         "comparisons": [
@@ -203,6 +218,16 @@ def test_a_failed_gate_is_said() -> None:
     )
     assert "does not beat the control on validation" in page
     assert "not passed" in page
+
+
+def test_a_text_encoder_stands_beside_its_teachers_vectors() -> None:
+    page, table = render_report(example(), Details()), tables.markdown(example())
+    for word in ("text-int8_dynamic", "0.0361", "0.0374", "3.95 MB"):
+        assert word in page
+    assert "| text int8_dynamic | 3.95 | 0.420 | 21.5 | 0.0361 | 0.0374 |" in table.splitlines()
+    none = example(text_encoders=[])
+    assert "Text encoders" not in render_report(none, Details())
+    assert "text encoder |" not in tables.markdown(none)
 
 
 def test_summary_shows_the_chosen_of_each_role() -> None:
