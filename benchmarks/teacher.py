@@ -4,7 +4,6 @@ Each case of `teacher.yaml` is a run of a shipped recipe, all on one store, resu
 `benchmarks/results/teacher.{json,md}` as soon as it is run; the rows of cases that were not asked for stay as they are.
 """
 
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ import click
 import yaml
 from pydantic import Field, RootModel
 
+from benchmarks.case_table import CaseRow, CaseTable, wanted_cases
 from benchmarks.intervals import bootstrap_ci
 from benchmarks.result import Ci95, Comparison, Dataset, Machine, Record, Result
 from benchmarks.studies import Answered, answered, compared, line, per_case, read_plan, run_command
@@ -50,10 +50,9 @@ class Side(Record):
     peak_rss_mb: float | None
 
 
-class Row(Record):
+class Row(CaseRow):
     """A case as it came out. `met`: None where nothing was asked but to report."""
 
-    name: str
     case: Case
     a: Side
     b: Side | None
@@ -65,10 +64,6 @@ class Row(Record):
     commit: str
 
 
-class Rows(RootModel[list[Row]]):
-    """`teacher.json`."""
-
-
 @click.command()
 @click.argument("cases", nargs=-1, metavar="[CASE]...")
 @click.option("--seeds", default="0,1,2", show_default=True)
@@ -77,18 +72,20 @@ class Rows(RootModel[list[Row]]):
 def main(cases: tuple[str, ...], seeds: str, jobs: int, out: Path) -> None:
     """Run the cases whose names hold a CASE (all without one) and write their rows."""
     plan = read_plan(CASES, Cases).root
-    wanted = {name: case for name, case in plan.items() if not cases or any(part in name for part in cases)}
-    if not wanted:
-        raise UsageError(f"no case of {CASES.name} holds {', '.join(cases)}; there are: {'; '.join(plan)}")
     runs: dict[str, Answered] = {}
-    for name, case in wanted.items():
+    for name, case in wanted_cases(plan, cases, CASES).items():
         key = "-".join([case.recipe, *case.leave, *case.changes]).replace("/", "_")
         if key not in runs:
             folder = out / key
             recipe = without(case, folder)
             runs[key] = answered(recipe, folder, [f"seeds=[{seeds}]", *case.changes], ["--jobs", str(jobs)])
-        save(row(name, case, runs[key]), plan)
-    click.echo(markdown(read_rows()))
+        table().save(row(name, case, runs[key]), plan)
+    click.echo(markdown(table().read()))
+
+
+def table() -> CaseTable[Row]:
+    """The committed rows."""
+    return CaseTable(TABLE, Row, markdown)
 
 
 def without(case: Case, folder: Path) -> str:
@@ -155,19 +152,6 @@ def _met(case: Case, a: Side, b: Side | None, comparison: Comparison | None) -> 
     if b is not None and comparison is not None and case.times is not None:
         asked.append(a.ndcg_10 >= case.times * b.ndcg_10 and comparison.verdict == "better")
     return all(asked) if asked else None
-
-
-def read_rows() -> list[Row]:
-    """The committed rows."""
-    return Rows.model_validate_json(TABLE.read_text("utf-8")).root if TABLE.is_file() else []
-
-
-def save(new: Row, plan: Iterable[str]) -> None:
-    """Put the row in its place among the others, in the order of the cases; rows of cases that are gone go."""
-    rows: Mapping[str, Row] = {found.name: found for found in read_rows()} | {new.name: new}
-    ordered = [rows[name] for name in plan if name in rows]
-    TABLE.write_text(Rows(ordered).model_dump_json(by_alias=True, indent=1) + "\n", "utf-8")
-    TABLE.with_suffix(".md").write_text(markdown(ordered), "utf-8")
 
 
 def markdown(rows: list[Row]) -> str:

@@ -15,7 +15,7 @@ from benchmarks.measure import latency, speedup
 from compress.accuracy import DEPTH
 from compress.chain import Chain, gathered
 from compress.data.dataset import Dataset
-from compress.models.folder import load_array, load_sequence, read_json
+from compress.models.folder import is_static, load_array, load_sequence, read_json
 from compress.models.sequence import SequenceModel
 from compress.stage import Inputs, RunOptions
 from compress.store import file_sha256
@@ -88,6 +88,7 @@ def text_rows(
     ratios = _timed([e for e in encoders if e.chain.seed == first], _teachers(inputs), dataset, threads, options)
     cold_texts = [dataset.texts[row - 1] for row in dataset.cold_items] if len(dataset.cases("cold")) else []
     rankings: dict[str | None, ColdRanking | None] = {}
+    models_of = dict(gathered(inputs, "prune"))
     rows = []
     for encoder in options.progress(encoders, "bench: text encoders", len(encoders)):
         if encoder.space not in rankings:
@@ -97,6 +98,7 @@ def text_rows(
             "variant": encoder.chain.variant,
             "seed": encoder.chain.seed,
             "precision": encoder.precision.split("_")[0],
+            "kind": "static" if is_static(models_of[encoder.chain]) else "language_model",
             "size_bytes": sum(file.stat().st_size for file in encoder.files),
             **ratios.get(encoder.name, {}),
         }

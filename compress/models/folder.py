@@ -48,9 +48,14 @@ def load_text(folder: Path) -> TextEncoder | None:
     return TextEncoder.load(folder / "text") if (folder / "text").exists() else None
 
 
+def is_static(folder: Path) -> bool:
+    """Whether the text part is a token table."""
+    return (folder / "text" / TABLE).exists()
+
+
 def load_item_encoder(folder: Path) -> TextEncoder | StaticEncoder | None:
     """The text part, whatever kind it is."""
-    if (folder / "text" / TABLE).exists():
+    if is_static(folder):
         return StaticEncoder.load(folder / "text")
     return load_text(folder)
 

@@ -90,7 +90,7 @@ def test_shipped_cases_name_variants_of_shipped_recipes(tmp_path: Path, monkeypa
 
 
 def test_the_committed_table_is_made_of_its_rows() -> None:
-    rows = teacher.read_rows()
+    rows = teacher.table().read()
     assert rows and {found.name for found in rows} <= set(read_plan(CASES, Cases).root)
     assert teacher.TABLE.with_suffix(".md").read_text("utf-8") == markdown(rows)
 
@@ -107,11 +107,11 @@ def test_the_command_on_the_tiny_recipe(tiny_store: Path, tmp_path: Path, monkey
     monkeypatch.setattr(teacher, "TABLE", tmp_path / "teacher.json")
     monkeypatch.setenv("SLIMREC_STORE", str(tiny_store))
     kept = row("kept", Case(recipe="r", a="a"), run_of({"a@0/test": [1, 0]}, STEPS))
-    teacher.save(kept, plan)
+    teacher.table().save(kept, plan)
     main.main(["made", "--seeds", "0", "--out", str(tmp_path / "runs")], standalone_mode=False)
-    assert [found.name for found in teacher.read_rows()] == ["kept", "made"]
-    made = teacher.read_rows()[1]
+    assert [found.name for found in teacher.table().read()] == ["kept", "made"]
+    made = teacher.table().read()[1]
     assert made.a.ndcg_10 > 0 and made.b is not None and made.a.seconds > made.b.seconds > 0
-    assert (tmp_path / "teacher.md").read_text() == markdown(teacher.read_rows())
+    assert (tmp_path / "teacher.md").read_text() == markdown(teacher.table().read())
     with pytest.raises(UsageError, match="there are: kept; made"):
         main.main(["other"], standalone_mode=False)

@@ -112,6 +112,7 @@ def example(**changes: Any) -> Result:
                 "variant": "text",
                 "seed": 0,
                 "precision": "int8",
+                "kind": "language_model",
                 "size_bytes": 3_950_000,
                 "p50_ms": 0.42,
                 "ratio_to_teacher": {"median": 21.5, "low": 20.1, "high": 22.0},

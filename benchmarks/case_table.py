@@ -1,0 +1,53 @@
+"""Tables whose rows are made one case at a time: the cases a plan names, and the file that keeps a row of each."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from pydantic import TypeAdapter
+
+from benchmarks.result import Record
+from deploy.errors import UsageError
+
+
+class CaseRow(Record):
+    """How a case came out, under its name."""
+
+    name: str
+
+
+Case = TypeVar("Case")
+Row = TypeVar("Row", bound=CaseRow)
+
+
+def wanted_cases(plan: Mapping[str, Case], parts: Sequence[str], file: Path) -> dict[str, Case]:
+    """The cases whose names hold one of `parts`, all without any. Raises UsageError where none does."""
+    wanted = {name: case for name, case in plan.items() if not parts or any(part in name for part in parts)}
+    if not wanted:
+        raise UsageError(f"no case of {file.name} holds {', '.join(parts)}; there are: {'; '.join(plan)}")
+    return wanted
+
+
+@dataclass(frozen=True)
+class CaseTable(Generic[Row]):
+    """`path` (JSON, a list of rows) and beside it the same as Markdown."""
+
+    path: Path
+    form: type[Row]
+    markdown: Callable[[list[Row]], str]
+
+    def read(self) -> list[Row]:
+        """The committed rows."""
+        return self._rows.validate_json(self.path.read_bytes()) if self.path.is_file() else []
+
+    def save(self, new: Row, plan: Iterable[str]) -> None:
+        """Put the row in its place among the others, in the order of the cases; rows of cases that are gone go."""
+        rows = {found.name: found for found in self.read()} | {new.name: new}
+        ordered = [rows[name] for name in plan if name in rows]
+        self.path.write_bytes(self._rows.dump_json(ordered, by_alias=True, indent=1) + b"\n")
+        self.path.with_suffix(".md").write_text(self.markdown(ordered), "utf-8")
+
+    @property
+    def _rows(self) -> TypeAdapter[list[Row]]:
+        return TypeAdapter(list[self.form])  # type: ignore[name-defined]

@@ -1,0 +1,142 @@
+"""What compressed models are asked to be, and what they are: `python -m benchmarks.compression [CASE...]`.
+
+Each case of `compression.yaml` is a run of a shipped recipe, all on one store, resumable as any run. A case's findings
+go into `benchmarks/results/compression.{json,md}` as soon as it is run; those of other cases stay as they are.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+from pydantic import Field
+
+from benchmarks.case_table import CaseRow, CaseTable, wanted_cases
+from benchmarks.compressed import MEASURES, Measured
+from benchmarks.result import Dataset, Machine, Record
+from benchmarks.runs import run_recipe
+from benchmarks.studies import read_plan, run_command
+from benchmarks.tables import RESULTS
+from deploy.errors import UsageError
+
+CASES = Path(__file__).parent / "compression.yaml"
+TABLE = RESULTS / "compression.json"
+
+
+class Case(Record):
+    """A recipe, and what is asked of it alone."""
+
+    recipe: str
+    asked: dict[str, float] = Field(default={}, description="beside what is asked of all")
+
+
+class Plan(Record):
+    """`compression.yaml`: what is asked of every measure, by its name, and the cases."""
+
+    asked: dict[str, float]
+    cases: dict[str, Case] = Field(min_length=1)
+
+
+class Finding(Record):
+    """One measure of one case. `met`: None where nothing is asked of it."""
+
+    measure: str
+    got: float
+    detail: str
+    asked: float | None
+    met: bool | None
+
+
+class Row(CaseRow):
+    """A case as it came out; measures that its data cannot tell are absent."""
+
+    recipe: str
+    findings: list[Finding]
+    seeds: list[int]
+    dataset: Dataset
+    machine: Machine
+    commit: str
+
+
+@click.command()
+@click.argument("cases", nargs=-1, metavar="[CASE]...")
+@click.option("--seeds", default="0,1,2", show_default=True)
+@click.option("--jobs", default=1, show_default=True, help="Steps of a run side by side.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("runs/compression"))
+def main(cases: tuple[str, ...], seeds: str, jobs: int, out: Path) -> None:
+    """Run the cases whose names hold a CASE (all without one) and write their findings."""
+    plan = read_plan(CASES, Plan)
+    unknown = {name for of in (plan.asked, *(case.asked for case in plan.cases.values())) for name in of} - set(
+        MEASURES
+    )
+    if unknown:
+        raise UsageError(
+            f"{CASES.name}: no such measure: {', '.join(sorted(unknown))}; there are: {'; '.join(MEASURES)}"
+        )
+    for name, case in wanted_cases(plan.cases, cases, CASES).items():
+        folder = out / Path(case.recipe).stem
+        run_recipe(case.recipe, folder, [f"seeds=[{seeds}]"], ["--jobs", str(jobs)])
+        table().save(row(name, case, plan.asked | case.asked, Measured.read(folder)), plan.cases)
+    click.echo(markdown(table().read()))
+
+
+def table() -> CaseTable[Row]:
+    """The committed rows."""
+    return CaseTable(TABLE, Row, markdown)
+
+
+def row(name: str, case: Case, asked: Mapping[str, float], run: Measured) -> Row:
+    """All measures that the run can tell, in the order of `MEASURES`."""
+    findings = []
+    for measure, how in MEASURES.items():
+        got, wanted = how.read(run), asked.get(measure)
+        if got is not None:
+            met = None if wanted is None else how.met(got, wanted)
+            findings.append(Finding(measure=measure, got=got.value, detail=got.detail, asked=wanted, met=met))
+    result = run.result
+    return Row(
+        name=name,
+        recipe=case.recipe,
+        findings=findings,
+        seeds=result.protocol.seeds,
+        dataset=result.dataset,
+        machine=result.machine,
+        commit=result.commit,
+    )
+
+
+def markdown(rows: list[Row]) -> str:
+    """A line per case and measure, then where each case ran."""
+    lines = [
+        "Means over seeds and test users, read once; 95 % intervals by paired bootstrap over users; times as medians "
+        "of interleaved rounds, one thread. Met: the value, and where a lead is asked its interval too.",
+        "",
+        "| case | measure | got | asked | met | from |",
+        "|---|---|---|---|---|---|",
+    ]
+    for found in rows:
+        for one in found.findings:
+            cells = [
+                found.name,
+                one.measure,
+                f"{one.got:.3g}" if one.got < 100 else f"{one.got:.0f}",
+                _asked(one),
+                {None: "", True: "yes", False: "**no**"}[one.met],
+                one.detail,
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+    lines.append("")
+    for found in rows:
+        data = f"{found.dataset.name}: {found.dataset.users} users, {found.dataset.items} items"
+        where = f"seeds {found.seeds}; {found.machine.cpu}, {found.machine.cores} cores; commit {found.commit}"
+        lines.append(f"- {found.name}: `{found.recipe}`; {data}; {where}")
+    return "\n".join(lines) + "\n"
+
+
+def _asked(finding: Finding) -> str:
+    if finding.asked is None:
+        return ""
+    return f"at {'most' if MEASURES[finding.measure].at_most else 'least'} {finding.asked:g}"
+
+
+if __name__ == "__main__":
+    run_command(main)
