@@ -13,26 +13,30 @@ from statistics import fmean
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from benchmarks.compressed import best_int8
 from benchmarks.result import Model, Record, Result
 from benchmarks.runs import run_recipe
-from benchmarks.studies import read_plan, run_command
-from benchmarks.tables import RESULTS
+from benchmarks.studies import read_plan, run_command, without
+from benchmarks.tables import RESULTS, times
 
 REGULARISATION = Path(__file__).parent / "ablation.yaml"
 
 
 class Ablation(BaseModel):
-    """What is run: `recipe` by name or path, `always` set, and each row's changes by the row's name. The first row is
-    what the others are compared with."""
+    """What is run: `recipe` by name or path without the variants `leave`, `always` set, and each row's changes by the
+    row's name. The first row is what the others are compared with. `int8` adds the INT8 models, sizes and speed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     recipe: str
+    leave: list[str] = []
+    int8: bool = False
     always: list[str] = []
     rows: dict[str, list[str]] = Field(min_length=1)
 
 
 class Row(Record):
-    """One row's outcome: per variant its fp32 model of each seed."""
+    """One row's outcome: per variant its fp32 model of each seed; under `VARIANT int8` those of the INT8 quantizer that
+    validates best."""
 
     name: str
     changes: list[str]
@@ -50,20 +54,17 @@ class Table(Record):
     seeds: list[int]
 
 
-def run_row(ablation: Ablation, changes: list[str], out: Path, arguments: list[str]) -> Result:
+def run_row(ablation: Ablation, plan: Path, changes: list[str], out: Path, arguments: list[str]) -> Result:
     """One `slimrec run`, resumable as any. A run that nothing inside the budget comes out of counts too."""
-    run_recipe(ablation.recipe, out, [*ablation.always, *changes], arguments)
+    recipe = without(ablation.recipe, ablation.leave, out, plan)
+    run_recipe(recipe, out, [*ablation.always, *changes], arguments)
     return Result.model_validate_json((out / "result.json").read_text("utf-8"))
 
 
 def tabulate(ablation: Ablation, results: dict[str, Result]) -> Table:
     rows = []
     for name, result in results.items():
-        models: dict[str, list[Model]] = defaultdict(list)
-        for model in result.models:
-            if model.precision == "fp32" and model.role != "baseline":
-                models[model.variant].append(model)
-        rows.append(Row(name=name, changes=ablation.rows[name], models=models))
+        rows.append(Row(name=name, changes=ablation.rows[name], models=_models(result, ablation.int8)))
     first = next(iter(results.values()))
     return Table(
         recipe=ablation.recipe,
@@ -75,24 +76,39 @@ def tabulate(ablation: Ablation, results: dict[str, Result]) -> Table:
     )
 
 
+def _models(result: Result, int8: bool) -> dict[str, list[Model]]:
+    models: dict[str, list[Model]] = defaultdict(list)
+    for model in result.models:
+        if model.precision == "fp32" and model.role != "baseline":
+            models[model.variant].append(model)
+    for variant in list(models) if int8 else ():
+        if quantized := best_int8(m for m in result.models if m.variant == variant):
+            models[f"{variant} int8"] = quantized
+    return models
+
+
 def markdown(table: Table) -> str:
     """A line per row: per variant the mean validation NDCG@10, its difference from the first row, then cold items."""
     variants = list(dict.fromkeys(variant for row in table.rows for variant in row.models))
     cold = [
         v for v in variants if any(_cold(model) is not None for row in table.rows for model in row.models.get(v, []))
     ]
+    sized = variants if any(variant.endswith(" int8") for variant in variants) else []
     head = ["change", *variants, *(f"{variant}, cold items" for variant in cold)]
+    head += [f"{variant}, {what}" for variant in sized for what in ("kB", "x teacher")]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in table.rows:
         cells = [row.name]
         cells += [_cell(row, table.rows[0], variant, _valid) for variant in variants]
         cells += [_cell(row, table.rows[0], variant, _cold) for variant in cold]
+        cells += [cell for variant in sized for cell in _size_and_speed(row.models.get(variant, []))]
         lines.append("| " + " | ".join(cells) + " |")
     seeds = f"means over seeds {table.seeds}" if len(table.seeds) > 1 else f"seed {table.seeds[0]}"
     lines += [
         "",
-        f"{table.recipe}: NDCG@10 on validation and the difference from the first row, fp32, {seeds}. Cold items are "
-        "reported; nothing is chosen by them.",
+        f"{table.recipe}: NDCG@10 on validation and the difference from the first row, fp32 where nothing is said, "
+        f"{seeds}. Cold items are reported; nothing is chosen by them."
+        + (" Bytes, and times faster than the teacher's cached path, are those of the first seed." if sized else ""),
         "",
         *(
             f"- {row.name}: {', '.join(f'`{change}`' for change in row.changes) or 'the recipe as it is'}"
@@ -102,6 +118,13 @@ def markdown(table: Table) -> str:
         f"- {table.cpu}; commit {table.commit}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _size_and_speed(models: list[Model]) -> list[str]:
+    if not models:
+        return ["", ""]
+    size, served = models[0].size_bytes, models[0].served
+    return ["" if size is None else f"{size / 1e3:.0f}", times(served, "ratio_to_teacher")]
 
 
 def _valid(model: Model) -> float | None:
@@ -130,7 +153,7 @@ def main(arguments: list[str]) -> None:
     path, rest = (Path(arguments[0]), arguments[1:]) if given else (REGULARISATION, arguments)
     ablation = read_plan(path, Ablation)
     results = {
-        name: run_row(ablation, changes, Path("runs") / path.stem / name.replace(" ", "-"), rest)
+        name: run_row(ablation, path, changes, Path("runs") / path.stem / name.replace(" ", "-"), rest)
         for name, changes in ablation.rows.items()
     }
     table = tabulate(ablation, results)

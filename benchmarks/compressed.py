@@ -1,6 +1,6 @@
 """What is asked of compressed models, measure by measure, read from a run's `result.json` and `ranks.npz`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -45,12 +45,8 @@ class Measured:
         return [m for m in self.result.models if m.role == role and m.chosen and m.precision == "fp32"]
 
     def int8(self, role: Role = "student") -> list[Model]:
-        """The same variant's INT8 models, one a seed, of the quantizer that validates best over the seeds."""
-        by_quantizer: dict[str, list[Model]] = {}
-        for model in self.result.models:
-            if model.role == role and model.chosen and model.precision == "int8":
-                by_quantizer.setdefault(_quantizer(model), []).append(model)
-        return max(by_quantizer.values(), key=lambda of: fmean(m.accuracy.valid.leading or 0.0 for m in of), default=[])
+        """The same variant's INT8 models, one a seed."""
+        return best_int8(m for m in self.result.models if m.role == role and m.chosen)
 
     def shipped(self) -> Model | None:
         return next((m for m in self.result.models if m.name == self.result.selected), None)
@@ -229,6 +225,15 @@ MEASURES: Mapping[str, Measure] = {
     "INT8 student, MB": Measure(_likes_size, at_most=True),
 }
 """In the order of the table."""
+
+
+def best_int8(models: Iterable[Model]) -> list[Model]:
+    """Of one variant's models the INT8 ones, one a seed, of the quantizer that validates best over the seeds."""
+    by_quantizer: dict[str, list[Model]] = {}
+    for model in models:
+        if model.precision == "int8":
+            by_quantizer.setdefault(_quantizer(model), []).append(model)
+    return max(by_quantizer.values(), key=lambda of: fmean(m.accuracy.valid.leading or 0.0 for m in of), default=[])
 
 
 def _quantizer(model: Model) -> str:

@@ -84,6 +84,23 @@ def answered(recipe: str, out: Path, overrides: Iterable[str], arguments: Sequen
     return found
 
 
+def without(recipe: str, leave: Sequence[str], folder: Path, plan: Path) -> str:
+    """The recipe with the variants `leave` gone, as a file in the run's folder; itself where none is to go. Raises
+    UsageError, in the name of the `plan` that asks, where it has no such variant."""
+    if not leave:
+        return recipe
+    from compress.commands import find_recipe  # what measures loads without what trains
+
+    content: dict[str, Any] = yaml.safe_load(find_recipe(Path(recipe)).read_text("utf-8"))
+    if unknown := set(leave) - set(content["variants"]):
+        raise UsageError(f"{plan.name}: {recipe} has no variant {', '.join(sorted(unknown))} to leave out")
+    content["variants"] = {name: v for name, v in content["variants"].items() if name not in leave}
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{Path(recipe).stem}.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
+    return str(path)
+
+
 def pooled(runs: Sequence[Answered], variant: str, cases: str = "test") -> list[Ranks] | None:
     """A variant's ranks over the cases of all runs, one array per seed; None where a run lacks it."""
     parts = [run.of(variant, cases) for run in runs]

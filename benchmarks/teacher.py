@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
-import yaml
 from pydantic import Field, RootModel
 
 from benchmarks.case_table import CaseRow, CaseTable, wanted_cases
 from benchmarks.intervals import bootstrap_ci
 from benchmarks.result import Ci95, Comparison, Dataset, Machine, Record, Result
-from benchmarks.studies import Answered, answered, compared, line, per_case, read_plan, run_command
+from benchmarks.studies import Answered, answered, compared, line, per_case, read_plan, run_command, without
 from benchmarks.tables import RESULTS
 from deploy.errors import UsageError
 
@@ -77,7 +76,7 @@ def main(cases: tuple[str, ...], seeds: str, jobs: int, out: Path) -> None:
         key = "-".join([case.recipe, *case.leave, *case.changes]).replace("/", "_")
         if key not in runs:
             folder = out / key
-            recipe = without(case, folder)
+            recipe = without(case.recipe, case.leave, folder, CASES)
             runs[key] = answered(recipe, folder, [f"seeds=[{seeds}]", *case.changes], ["--jobs", str(jobs)])
         table().save(row(name, case, runs[key]), plan)
     click.echo(markdown(table().read()))
@@ -86,22 +85,6 @@ def main(cases: tuple[str, ...], seeds: str, jobs: int, out: Path) -> None:
 def table() -> CaseTable[Row]:
     """The committed rows."""
     return CaseTable(TABLE, Row, markdown)
-
-
-def without(case: Case, folder: Path) -> str:
-    """The recipe with the variants that the case leaves out gone, as a file in the run's folder."""
-    if not case.leave:
-        return case.recipe
-    from compress.commands import find_recipe  # what measures loads without what trains
-
-    content: dict[str, Any] = yaml.safe_load(find_recipe(Path(case.recipe)).read_text("utf-8"))
-    if unknown := set(case.leave) - set(content["variants"]):
-        raise UsageError(f"{CASES.name}: {case.recipe} has no variant {', '.join(sorted(unknown))} to leave out")
-    content["variants"] = {name: v for name, v in content["variants"].items() if name not in case.leave}
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{Path(case.recipe).stem}.yaml"
-    path.write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
-    return str(path)
 
 
 def row(name: str, case: Case, run: Answered) -> Row:

@@ -7,7 +7,8 @@ import pytest
 from benchmarks import ablation
 from benchmarks.ablation import REGULARISATION, Ablation, main, markdown, run_row, tabulate
 from benchmarks.result import Result
-from benchmarks.studies import read_plan
+from benchmarks.studies import read_plan, without
+from compress.commands import find_recipe
 from deploy.errors import UsageError
 
 
@@ -36,12 +37,25 @@ def test_cells_are_means_and_differences_from_the_first_row(tiny_run) -> None:
     assert "- crop: `distil.training.augment=[crop]`" in rest
 
 
-def test_shipped_changes_name_fields_that_exist_and_each_row_changes_something() -> None:
+def test_int8_models_stand_beside_their_fp32_with_bytes_and_speed(tiny_run) -> None:
+    plan = Ablation(recipe="tiny", leave=["text"], int8=True, rows={"as it is": []})
+    head, _, first, *_ = markdown(tabulate(plan, {"as it is": tiny_run.result})).splitlines()
+    cells = dict(zip(*([c.strip() for c in line.strip("|").split("|")] for line in (head, first)), strict=True))
+    own = [m for m in tiny_run.result.models if m.variant == "student" and m.precision == "int8"]
+    best = max(own, key=lambda m: m.accuracy.valid.ndcg_10 or 0.0)
+    assert cells["student int8"] == f"{best.accuracy.valid.ndcg_10:.4f}"
+    assert cells["student int8, kB"] == f"{best.size_bytes / 1e3:.0f}"
+    assert best.served is not None and best.served.ratio_to_teacher is not None
+    assert cells["student int8, x teacher"] == f"{best.served.ratio_to_teacher.median:.3g}"
+
+
+@pytest.mark.parametrize("file", [REGULARISATION, REGULARISATION.with_name("compression-ablation.yaml")], ids=str)
+def test_shipped_changes_name_fields_that_exist_and_each_row_changes_something(file: Path, tmp_path: Path) -> None:
     from compress.pipeline import STAGES
     from compress.recipe_file import load_recipe
 
-    plan = read_plan(REGULARISATION, Ablation)
-    recipe = Path(__file__).parents[2] / "recipes" / f"{plan.recipe}.yaml"
+    plan = read_plan(file, Ablation)
+    recipe = find_recipe(Path(without(plan.recipe, plan.leave, tmp_path, file)))
     seen = []
     for changes in plan.rows.values():
         parsed = load_recipe(recipe, STAGES, [*plan.always, *changes])
@@ -57,7 +71,7 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot read"):
         read_plan(tmp_path / "none.yaml", Ablation)
     with pytest.raises(SystemExit, match="2"):
-        run_row(Ablation(recipe="nowhere", rows={"a": []}), [], tmp_path / "a", [])
+        run_row(Ablation(recipe="nowhere", rows={"a": []}), tmp_path / "x.yaml", [], tmp_path / "a", [])
 
 
 def test_a_table_from_a_real_run(tiny_run, tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

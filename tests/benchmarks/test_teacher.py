@@ -8,8 +8,8 @@ import yaml
 
 from benchmarks import teacher
 from benchmarks.result import Result
-from benchmarks.studies import Answered, read_plan
-from benchmarks.teacher import CASES, Case, Cases, main, markdown, row, without
+from benchmarks.studies import Answered, read_plan, without
+from benchmarks.teacher import CASES, Case, Cases, main, markdown, row
 from compress.commands import find_recipe
 from compress.pipeline import STAGES
 from compress.recipe_file import load_recipe
@@ -82,7 +82,7 @@ def test_shipped_cases_name_variants_of_shipped_recipes(tmp_path: Path, monkeypa
         (tmp_path / name).mkdir()
     monkeypatch.setenv("SLIMREC_DATA", str(tmp_path))
     for name, case in read_plan(CASES, Cases).root.items():
-        path = find_recipe(Path(without(case, tmp_path / name.replace(" ", "-"))))
+        path = find_recipe(Path(without(case.recipe, case.leave, tmp_path / name.replace(" ", "-"), CASES)))
         recipe = load_recipe(path, STAGES, case.changes)
         names = {variant.name for variant in recipe.variants}
         assert {case.a, case.b or case.a} <= names and not names & set(case.leave)
