@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import onnx
@@ -28,11 +28,15 @@ POPULAR_ROWS = 1000
 
 
 class PackConfig(StageConfig):
-    """How the bundle is called, and which private key signs it (a PEM file of `slimrec key new`)."""
+    """How the bundle is called, and which private key signs it (a PEM file of `slimrec key new`).
+
+    `graphs: chosen` leaves out all precisions but the chosen one: fewer bytes, nothing for a device to fall back on.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$", max_length=100)] = "slimrec"
     key: str | None = None
     domain: str = "target"
+    graphs: Literal["all", "chosen"] = "all"
     golden_cases: Annotated[int, Field(ge=1, le=1000)] = 32
     golden_tolerance: Annotated[float, Field(gt=0.0)] = 1e-3
 
@@ -54,7 +58,7 @@ def pack(config: PackConfig, inputs: Inputs, out: Path, options: RunOptions) -> 
     folder = dict(gathered(inputs, "quantize"))[chain]
     facts = read_json(folder / "candidate.json")
     with tempfile.TemporaryDirectory() as scratch:
-        graphs = bundled_graphs(row, measured["models"], facts)
+        graphs = bundled_graphs(row, measured["models"] if config.graphs == "all" else [], facts)
         files: dict[str, Path | bytes] = {f"history.{p}.onnx": folder / name for p, name in graphs.items()}
         student = dict(gathered(inputs, "prune"))[chain]
         text = _text_part(inputs, facts.get("text_space"), load_array(student, "text_map"), Path(scratch), files)
@@ -95,17 +99,13 @@ def _popular(baselines: Path, dataset: Dataset) -> list[int]:
 
 
 def bundled_graphs(row: Mapping[str, Any], rows: list[dict[str, Any]], facts: Mapping[str, Any]) -> dict[str, str]:
-    """fp32, one INT8 graph (the chosen one, else the one that validates best) and the chosen one. precision -> file."""
-    own = [r for r in rows if (r["variant"], r["seed"]) == (row["variant"], row["seed"]) and r["precision"] == "int8"]
-    if row["precision"] == "int8":
-        own = [dict(row)]
-    best = max(own, key=valid_value, default=None)
-    graphs = {"fp32": facts["graphs"]["history"]["fp32"]}
-    if best is not None:
-        graphs["int8"] = facts["graphs"]["history"][best["quantizer"]]
-    if row["precision"] != "fp32":
-        graphs[row["precision"]] = facts["graphs"]["history"][row["quantizer"]]
-    return graphs
+    """The chosen graph, and of a model in `rows` fp32 and one INT8 graph (the chosen one, else the one that validates
+    best) beside it. precision -> file."""
+    own = [r for r in rows if (r["variant"], r["seed"]) == (row["variant"], row["seed"])]
+    shipped = [r for r in own if r["precision"] == "fp32"]
+    if int8 := max((r for r in own if r["precision"] == "int8"), key=valid_value, default=None):
+        shipped.append(int8)
+    return {r["precision"]: facts["graphs"]["history"][r["quantizer"]] for r in [*shipped, row]}
 
 
 def _text_part(

@@ -62,6 +62,15 @@ def test_the_bundle_verifies_and_answers_its_golden_cases(student: Path) -> None
     assert facts["text_encoder_bytes"] == sum(path.stat().st_size for path in text)
 
 
+def test_the_chosen_graph_may_ship_alone(packed: Callable[..., Path], student: Path) -> None:
+    alone = packed("student-int8_per_row", name="films", graphs="chosen")
+    assert list(manifest(alone)["model"]["precisions"]) == ["int8"]
+    assert verify_bundle(alone / "bundle.slim").name == "films"
+    assert Recommender.load(alone / "bundle.slim").precision == "int8"
+    assert not (alone / "bundle" / "history.fp32.onnx").exists()
+    assert (alone / "bundle.slim").stat().st_size < (student / "bundle.slim").stat().st_size
+
+
 def test_golden_answers_are_asked_of_every_precision_and_of_the_text(student: Path, film_dataset: Dataset) -> None:
     golden = json.loads((student / "bundle" / "golden.json").read_bytes())
     assert len(golden["cases"]) == 32
