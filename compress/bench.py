@@ -204,8 +204,8 @@ def size_bytes(candidate: Candidate, dataset: Dataset) -> int:
 def _queries(dataset: Dataset, config: BenchConfig, n: int = 64) -> list[list[str]]:
     """Real histories of the wanted length, as ids; shorter ones are repeated to it."""
     cases = dataset.cases("test")
-    longest_first = sorted(range(len(cases)), key=lambda i: -len(cases.seen[i]))[:n]
-    rows = [np.resize(cases.seen[i], config.history) for i in longest_first]
+    longest_first = np.argsort(cases.starts - cases.stops, kind="stable")[:n]
+    rows = [np.resize(cases.items[cases.starts[i] : cases.stops[i]], config.history) for i in longest_first]
     return [[dataset.item_ids[row - 1] for row in items] for items in rows]
 
 

@@ -39,7 +39,7 @@ class Cases:
         inside = places >= self.starts[:, None]
         return np.where(inside, self.items[np.where(inside, places, 0)], 0).astype(np.int64)
 
-    @property
+    @cached_property
     def seen(self) -> list[NDArray[np.int32]]:
         """The rows of each whole history: what a ranking excludes. int32, ragged."""
         return [self.items[start:stop] for start, stop in zip(self.starts, self.stops, strict=True)]
