@@ -9,6 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, SerializerFunctionWrapHa
 from torch import Tensor, nn
 
 from compress.distil.text_losses import TextLoss, TextLosses, TextStep, VectorMSE
+from compress.models.embedding import FactorizedEmbedding
 from compress.models.states import text_states
 from compress.models.text import TextEncoder
 from compress.models.tokens import batches
@@ -50,12 +51,17 @@ class TextDistillation(nn.Module):
     ) -> None:
         """Raises UsageError where a loss does not fit the two."""
         super().__init__()
-        self.losses, self.heads = tuple(losses), nn.ModuleList(loss.head(student, teacher) for loss in losses)
+        self.losses = tuple(losses)
         self._teacher = [teacher.requires_grad_(False)]  # in a list: no part of what is trained, saved or moved
+        self.renew_heads(student)
         self.wanted = teacher.encode(texts)
         self.variance = float(torch.from_numpy(self.wanted).var(0, unbiased=False).mean())
         self.needs_states = any(loss.needs_states for loss in losses)
         self.texts = texts
+
+    def renew_heads(self, student: TextEncoder) -> None:
+        """Start the losses' heads anew: the student may have got another hidden width."""
+        self.heads = nn.ModuleList(loss.head(student, self._teacher[0]) for loss in self.losses)
 
     def epoch(
         self, student: TextEncoder, tokens: tuple[Tensor, Tensor], batch_size: int, rng: np.random.Generator
@@ -95,12 +101,15 @@ def train_text(
     """Fit a student to its teacher's item vectors; returns 1 - explained variance on the texts, after training.
 
     The word embeddings stay: a cold item's words that no training text has must keep meaning what the teacher means.
+    Where they are in two factors, the map that widens them learns: it moves all words alike, those no text has too.
     """
     engine = accelerator(options)
     both = nn.ModuleList([student, taught]).to(engine.device)
     ids, mask = (t.to(engine.device) for t in student.tokenize(taught.texts))
     student.requires_grad_(False)
     trained = [*student.layers.parameters(), *student.head.parameters(), *taught.parameters()]
+    if isinstance(student.words, FactorizedEmbedding):
+        trained.extend(student.words.widen.parameters())
     for parameter in trained:
         parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW(trained, lr=training.learning_rate)
