@@ -1,6 +1,7 @@
 """The text student: some of the teacher LM's layers, trained to give the teacher's item vectors."""
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from typing import Annotated, Literal
 
 import numpy as np
@@ -63,6 +64,10 @@ class TextDistillation(nn.Module):
         """Start the losses' heads anew: the student may have got another hidden width."""
         self.heads = nn.ModuleList(loss.head(student, self._teacher[0]) for loss in self.losses)
 
+    def unexplained(self, student: TextEncoder) -> float:
+        """1 - explained variance of the teacher's item vectors."""
+        return float(np.square(student.encode(self.texts) - self.wanted).mean() / self.variance)
+
     def epoch(
         self, student: TextEncoder, tokens: tuple[Tensor, Tensor], batch_size: int, rng: np.random.Generator
     ) -> Iterator[Tensor]:
@@ -97,8 +102,11 @@ def train_text(
     rng: np.random.Generator,
     options: RunOptions,
     what: str,
+    start_competes: bool = False,
 ) -> float:
     """Fit a student to its teacher's item vectors; returns 1 - explained variance on the texts, after training.
+
+    With `start_competes` the weights from before stay where training left more unexplained.
 
     The word embeddings stay: a cold item's words that no training text has must keep meaning what the teacher means.
     Where they are in two factors, the map that widens them learns: it moves all words alike, those no text has too.
@@ -106,6 +114,7 @@ def train_text(
     engine = accelerator(options)
     both = nn.ModuleList([student, taught]).to(engine.device)
     ids, mask = (t.to(engine.device) for t in student.tokenize(taught.texts))
+    start, started = (deepcopy(student.state_dict()), taught.unexplained(student)) if start_competes else (None, 0.0)
     student.requires_grad_(False)
     trained = [*student.layers.parameters(), *student.head.parameters(), *taught.parameters()]
     if isinstance(student.words, FactorizedEmbedding):
@@ -125,6 +134,10 @@ def train_text(
             engine.clip_grad_norm_(trained, 1.0)
             optimizer.step()
     student.eval()
-    error = float(np.square(student.encode(taught.texts) - taught.wanted).mean() / taught.variance)
+    error = taught.unexplained(student)
+    if start is not None and started <= error:
+        options.log(f"{what}: training left {error:.4f} unexplained, the weights from before stay")
+        student.load_state_dict(start)
+        error = started
     options.log(f"{what}: unexplained variance of the teacher's item vectors {error:.4f}")
     return error

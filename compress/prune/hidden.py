@@ -7,6 +7,9 @@ offsets around it fold into the maps that read its output. Then the rows and col
 - BERT-like encoders (LayerNorm between the sums): a rotation for each norm, and so a map for each residual, which also
   takes the norm's gain; what such an encoder looks like is in `models/rotated.py`.
 
+Which axes describe the kept directions is free: they are turned at random, by a fixed seed, so that none holds much
+more than the others, which is easier to round to INT8 (QuaRot: Ashkboos et al. 2024, arXiv 2404.00456).
+
 Exact, up to rounding, where the states lie in the kept directions at every norm (LayerNorm has one less than the width
 to begin with); else the share of their variance outside is lost, and later norms divide by a root mean square of the
 kept part alone. The kept part is scaled by sqrt(kept / width), so that `eps` keeps its meaning.
@@ -149,10 +152,13 @@ def _second_moments(encoder: TextEncoder, norms: Sequence[nn.Module], tokens: To
 
 
 def _principal(moment: Tensor, width: int) -> tuple[Tensor, float]:
-    """The `width` leading directions, (hidden, width) with orthonormal columns, and the share of variance outside."""
+    """Axes of the `width` leading directions, (hidden, width) with orthonormal columns, and the share of variance
+    outside."""
     values, directions = torch.linalg.eigh(moment)
     lost = values[: len(values) - width].clamp(min=0).sum() / values.clamp(min=0).sum()
-    return directions.flip(1)[:, :width].contiguous(), float(lost)
+    normal = torch.randn(width, width, dtype=moment.dtype, generator=torch.Generator().manual_seed(0))
+    turned, _ = torch.linalg.qr(normal)
+    return directions.flip(1)[:, :width] @ turned.to(moment.device), float(lost)
 
 
 def _centred(columns: Tensor) -> Tensor:

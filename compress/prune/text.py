@@ -61,23 +61,28 @@ def prune_text(
         return itertools.islice(every, CALIBRATION_BATCHES)
 
     cut(encoder, structured, losses)
-    if (width := hidden_width(encoder, structured.keep_hidden)) < encoder.hidden_size:
-        lost = prune_hidden(encoder, width, _some(tokens))
-        options.log(f"prune: hidden width {width}, {lost:.4f} of the states' variance is outside")
+    near = _narrow(encoder, structured, tokens, options)
+    if near:
         taught.renew_heads(encoder)
-    if structured.embedding_rank is not None:
-        lost = factorize_embedding(encoder, structured.embedding_rank, tokens)
-        options.log(
-            f"prune: word embeddings of rank {structured.embedding_rank}, {lost:.4f} of their squares is outside"
-        )
-    error = train_text(encoder, taught, structured.recovery, rng, options, "recover text")
+    error = train_text(encoder, taught, structured.recovery, rng, options, "recover text", start_competes=near)
     write_text(out, encoder, error, inputs["mix"])
 
 
-def _some(tokens: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Calibration texts, evenly spread over all."""
-    index = torch.linspace(0, len(tokens[0]) - 1, min(len(tokens[0]), CALIBRATION_TEXTS)).long()
-    return tokens[0][index], tokens[1][index]
+def _narrow(
+    encoder: TextEncoder, structured: StructuredText, tokens: tuple[Tensor, Tensor], options: RunOptions
+) -> bool:
+    """Cut the hidden width and the words' rank, where asked to; returns whether it was: such an encoder starts so near
+    to what it was that training may leave it for worse."""
+    wide, rank = encoder.hidden_size, structured.embedding_rank
+    width = hidden_width(encoder, structured.keep_hidden)
+    if width < wide:
+        some = torch.linspace(0, len(tokens[0]) - 1, min(len(tokens[0]), CALIBRATION_TEXTS)).long()
+        lost = prune_hidden(encoder, width, (tokens[0][some], tokens[1][some]))
+        options.log(f"prune: hidden width {wide} -> {width}, {lost:.2%} of the states' variance is lost")
+    if rank is not None:
+        lost = factorize_embedding(encoder, rank, tokens)
+        options.log(f"prune: word embeddings of rank {rank}, {lost:.2%} of their squares is lost")
+    return width < wide or rank is not None
 
 
 def prune_static(

@@ -151,7 +151,7 @@ def test_graphs_of_cut_encoders_with_factors(
     quantizer.text(TextPart(encoder, tmp_path / "text.fp32.onnx", many), tmp_path / "small.onnx")
     for graph, exact in (("text.fp32.onnx", True), ("small.onnx", False)):
         found = text_parity(encoder, tmp_path / graph, tmp_path / "tokenizer.json", many, exact=exact)
-        assert found["relative_difference"] < 1e-5 if exact else found["centred_cosine"] > 0.92
+        assert found["relative_difference"] < 1e-5 if exact else found["centred_cosine"] > 0.95
 
 
 @BOTH
@@ -163,7 +163,9 @@ def test_equalization_keeps_the_answers_of_a_cut_encoder(lm_folder: Folder, name
 
 def test_principal_directions_by_hand() -> None:
     kept, lost = _principal(torch.diag(torch.tensor([1.0, 4.0, 5.0], dtype=torch.float64)), 2)
-    assert kept.abs().tolist() == [[0, 0], [0, 1], [1, 0]]
+    plane = torch.diag(torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64))
+    torch.testing.assert_close(kept @ kept.T, plane)
+    torch.testing.assert_close(kept.T @ kept, torch.eye(2, dtype=torch.float64))
     assert lost == pytest.approx(0.1)
 
 
