@@ -99,6 +99,9 @@ def test_every_shape_follows_and_round_trips(lm_folder: Folder, name: str, tmp_p
     assert sizes == [attention + neurons + residuals + 2 * 8] * 3
     assert encoder.family.projections(encoder.layers[0])[0].out_features == inner
     assert (encoder.head.in_features, encoder.dim) == (8, 5)
+    ids, mask = encoder.tokenize(TEXTS[:1])  # alone: causal models and padding see the same
+    own = encoder.lm(input_ids=ids, attention_mask=mask).last_hidden_state
+    torch.testing.assert_close(own, encoder.upper(encoder.lower(ids, mask, 0), mask, 0), atol=1e-5, rtol=1e-4)
     encoder.save(tmp_path / "text")
     loaded = TextEncoder.load(tmp_path / "text")
     assert loaded.shape == encoder.shape
