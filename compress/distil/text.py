@@ -1,6 +1,7 @@
 """The text student: some of the teacher LM's layers, trained to give the teacher's item vectors."""
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from typing import Annotated, Literal
 
 import numpy as np
@@ -9,6 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, SerializerFunctionWrapHa
 from torch import Tensor, nn
 
 from compress.distil.text_losses import TextLoss, TextLosses, TextStep, VectorMSE
+from compress.models.embedding import FactorizedEmbedding
 from compress.models.states import text_states
 from compress.models.text import TextEncoder
 from compress.models.tokens import batches
@@ -50,12 +52,21 @@ class TextDistillation(nn.Module):
     ) -> None:
         """Raises UsageError where a loss does not fit the two."""
         super().__init__()
-        self.losses, self.heads = tuple(losses), nn.ModuleList(loss.head(student, teacher) for loss in losses)
+        self.losses = tuple(losses)
         self._teacher = [teacher.requires_grad_(False)]  # in a list: no part of what is trained, saved or moved
+        self.renew_heads(student)
         self.wanted = teacher.encode(texts)
         self.variance = float(torch.from_numpy(self.wanted).var(0, unbiased=False).mean())
         self.needs_states = any(loss.needs_states for loss in losses)
         self.texts = texts
+
+    def renew_heads(self, student: TextEncoder) -> None:
+        """Start the losses' heads anew: the student may have got another hidden width."""
+        self.heads = nn.ModuleList(loss.head(student, self._teacher[0]) for loss in self.losses)
+
+    def unexplained(self, student: TextEncoder) -> float:
+        """1 - explained variance of the teacher's item vectors."""
+        return float(np.square(student.encode(self.texts) - self.wanted).mean() / self.variance)
 
     def epoch(
         self, student: TextEncoder, tokens: tuple[Tensor, Tensor], batch_size: int, rng: np.random.Generator
@@ -91,16 +102,23 @@ def train_text(
     rng: np.random.Generator,
     options: RunOptions,
     what: str,
+    start_competes: bool = False,
 ) -> float:
     """Fit a student to its teacher's item vectors; returns 1 - explained variance on the texts, after training.
 
+    With `start_competes` the weights from before stay where training left more unexplained.
+
     The word embeddings stay: a cold item's words that no training text has must keep meaning what the teacher means.
+    Where they are in two factors, the map that widens them learns: it moves all words alike, those no text has too.
     """
     engine = accelerator(options)
     both = nn.ModuleList([student, taught]).to(engine.device)
     ids, mask = (t.to(engine.device) for t in student.tokenize(taught.texts))
+    start, started = (deepcopy(student.state_dict()), taught.unexplained(student)) if start_competes else (None, 0.0)
     student.requires_grad_(False)
     trained = [*student.layers.parameters(), *student.head.parameters(), *taught.parameters()]
+    if isinstance(student.words, FactorizedEmbedding):
+        trained.extend(student.words.widen.parameters())
     for parameter in trained:
         parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW(trained, lr=training.learning_rate)
@@ -116,6 +134,10 @@ def train_text(
             engine.clip_grad_norm_(trained, 1.0)
             optimizer.step()
     student.eval()
-    error = float(np.square(student.encode(taught.texts) - taught.wanted).mean() / taught.variance)
+    error = taught.unexplained(student)
+    if start is not None and started <= error:
+        options.log(f"{what}: training left {error:.4f} unexplained, the weights from before stay")
+        student.load_state_dict(start)
+        error = started
     options.log(f"{what}: unexplained variance of the teacher's item vectors {error:.4f}")
     return error

@@ -66,8 +66,8 @@ class HiddenStates(TextLoss):
     """Squared distance of the hidden states after each layer, through one learned linear map, to those of the teacher's
     layer at the same share of its depth (TinyBERT: Jiao et al. 2020, section 3), at real tokens.
 
-    Relative to the variance of the teacher's states. The map starts as the identity: our students keep the teacher's
-    width. The embedding layer, which TinyBERT compares too, is the teacher's own here.
+    Relative to the variance of the teacher's states. The map starts as the identity, as far as that goes where
+    pruning cut the student's width. The embedding layer, which TinyBERT compares too, is the teacher's own here.
     """
 
     name: Literal["hidden_states"] = "hidden_states"

@@ -38,7 +38,7 @@ class Family(Protocol):
 
     def block(self, config: Any) -> BlockShape: ...
     def resize(self, layer: Any, config: Any, block: BlockShape) -> None:
-        """Give a fresh layer the widths of `block`. Raises ValueError where the family's layers keep theirs."""
+        """Give a fresh layer the widths of `block`. Raises ValueError where the family has no such layers."""
 
     def most_tokens(self, config: Any) -> int: ...
 
@@ -82,9 +82,12 @@ class Bert:
         return BlockShape(heads=config.num_attention_heads, neurons=config.intermediate_size)
 
     def resize(self, layer: Any, config: Any, block: BlockShape) -> None:
-        """Fresh linear maps of the pruned widths; the width of a head stays."""
+        """Fresh linear maps of the pruned widths; a head stays as wide as it was: `config.head_dim`, which BERT has
+        not, says so where the hidden width was cut."""
         attention, hidden = layer.attention.self, config.hidden_size
-        inner = block.heads * attention.attention_head_size
+        head_dim = getattr(config, "head_dim", None) or attention.attention_head_size
+        attention.attention_head_size, attention.scaling = head_dim, head_dim**-0.5
+        inner = block.heads * head_dim
         for name in ("query", "key", "value"):
             setattr(attention, name, nn.Linear(hidden, inner))
         layer.attention.output.dense = nn.Linear(inner, hidden)
@@ -143,9 +146,18 @@ class Llama:
     def block(self, config: Any) -> BlockShape:
         return BlockShape(heads=config.num_attention_heads, neurons=config.intermediate_size)
 
-    def resize(self, layer: Any, config: Any, block: BlockShape) -> None:  # noqa: ARG002
-        if block != self.block(config):
-            raise ValueError(f"a decoder's layers keep their widths (got {block})")
+    def resize(self, layer: Any, config: Any, block: BlockShape) -> None:
+        """Fresh linear maps of the pruned widths. Query heads stay in groups of as many as the model had."""
+        attention, mlp, hidden = layer.self_attn, layer.mlp, config.hidden_size
+        keys, rest = divmod(block.heads, attention.num_key_value_groups)
+        if rest or not keys:
+            raise ValueError(f"heads: must be groups of {attention.num_key_value_groups} (got {block.heads})")
+        for name, heads in (("q_proj", block.heads), ("k_proj", keys), ("v_proj", keys)):
+            setattr(attention, name, fresh(getattr(attention, name), hidden, heads * attention.head_dim))
+        attention.o_proj = fresh(attention.o_proj, block.heads * attention.head_dim, hidden)
+        for name in ("gate_proj", "up_proj"):
+            setattr(mlp, name, fresh(getattr(mlp, name), hidden, block.neurons))
+        mlp.down_proj = fresh(mlp.down_proj, block.neurons, hidden)
 
     def most_tokens(self, config: Any) -> int:
         """Within one attention window, so that every layer sees the whole text."""
@@ -160,6 +172,11 @@ FAMILIES: dict[str, Family] = {
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "smollm3"), LLAMA),
 }
 """`model_type` of a Hugging Face config -> its family."""
+
+
+def fresh(like: nn.Linear, inputs: int, outputs: int) -> nn.Linear:
+    """A new map of another size, with a bias where `like` has one."""
+    return nn.Linear(inputs, outputs, bias=like.bias is not None)
 
 
 def additive(attention_mask: Tensor) -> Tensor:

@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PositiveInt
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModel
 
+from compress.models.embedding import FactorizedEmbedding
 from compress.models.encoder import ItemEncoder
 from compress.models.family import FAMILIES, Family
 from compress.models.recompute import Recomputed
+from compress.models.rotated import rotated_layout
 from compress.models.sequence import BlockShape
 
 Pooling = Literal["mean", "last"]
@@ -23,12 +25,18 @@ Pooling = Literal["mean", "last"]
 
 class TextShape(BaseModel):
     """What pruning left of the LM: heads and neurons of each kept layer, the longest text in tokens, and how the
-    tokens' states become one vector: their mean, or the last token's (which in a decoder has seen all others)."""
+    tokens' states become one vector: their mean, or the last token's (which in a decoder has seen all others).
+
+    `rotated`: the hidden states of a BERT-like encoder were cut (`rotated.py`); `embedding_rank`: the width of the word
+    embeddings' rows where they are in two factors. All other widths are those of the LM's own config.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     layers: tuple[BlockShape, ...]
     max_tokens: int
     pooling: Pooling = "mean"
+    rotated: bool = False
+    embedding_rank: PositiveInt | None = None
 
 
 class TextEncoder(ItemEncoder):
@@ -59,6 +67,25 @@ class TextEncoder(ItemEncoder):
     @property
     def layers(self) -> nn.ModuleList:
         return self.family.layers(self.lm)
+
+    @property
+    def words(self) -> nn.Embedding | FactorizedEmbedding:
+        """The word embeddings, in one table or in two factors."""
+        words: nn.Embedding | FactorizedEmbedding = self.lm.get_input_embeddings()
+        return words
+
+    @property
+    def word_table(self) -> nn.Embedding:
+        """The table with a row for each word, whatever widens the rows."""
+        words = self.words
+        return words.words if isinstance(words, FactorizedEmbedding) else words
+
+    def replace_word_table(self, table: nn.Embedding) -> None:
+        words = self.words
+        if isinstance(words, FactorizedEmbedding):
+            words.words = table
+        else:
+            self.lm.set_input_embeddings(table)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """input_ids, attention_mask (batch, tokens) int64 -> item vectors (batch, dim)."""
@@ -98,8 +125,11 @@ class TextEncoder(ItemEncoder):
         return first
 
     def keep_layers(self, indices: Iterable[int]) -> None:
-        """Drop all other layers, in place; the order is the one given."""
+        """Drop all other layers, in place; the order is the one given. Raises ValueError where each layer of the LM
+        works in the directions the one before it was cut to."""
         kept = tuple(indices)
+        if self.shape.rotated and kept != tuple(range(len(kept))):
+            raise ValueError("an encoder's layers are dropped before its hidden width is cut, not after")
         self.family.replace_layers(self.lm, kept)
         layers = tuple(self.shape.layers[index] for index in kept)
         self.shape = self.shape.model_copy(update={"layers": layers})
@@ -125,6 +155,13 @@ class TextEncoder(ItemEncoder):
         lm = AutoModel.from_config(config, attn_implementation="eager", **family.options)  # type: ignore[no-untyped-call]
         for layer, block in zip(family.layers(lm), shape.layers, strict=True):
             family.resize(layer, config, block)
+        if shape.rotated:
+            rotated_layout(lm)
+        if shape.embedding_rank is not None:
+            words = lm.get_input_embeddings()
+            lm.set_input_embeddings(
+                FactorizedEmbedding(words.num_embeddings, shape.embedding_rank, config.hidden_size, words.padding_idx)
+            )
         lm.load_state_dict(load_file(folder / "model.safetensors"))
         encoder = cls(lm, Tokenizer.from_file(str(folder / "tokenizer.json")), shape, None)
         if (folder / "head.safetensors").exists():

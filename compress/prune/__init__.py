@@ -1,1 +1,1 @@
-"""Structured pruning: layers, attention heads, feed-forward neurons and vocabulary. Shapes really shrink."""
+"""Structured pruning: layers, heads, neurons, hidden width, vocabulary, embedding rank. Shapes really shrink."""

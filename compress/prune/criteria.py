@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from compress.prune.layers import Model, Width, views
+from compress.prune.views import Model, Width, views
 from compress.stage import Entry, Shorthand
 
 Floats = NDArray[np.float64]
@@ -107,24 +107,20 @@ class Activation(Entry):
             )
 
         hooks = [linear.register_forward_pre_hook(add) for linear in read]
-        training = model.training
-        model.eval()
         try:
-            with torch.no_grad():
-                batches = sum(1 for _ in losses())
+            batches = forward_passes(model, losses)
         finally:
             for hook in hooks:
                 hook.remove()
-            model.train(training)
         heads, neurons = [], []
         for view in layers:
             of_heads, of_neurons = (
                 (read[linear].cpu() * linear.weight.detach().double().square().sum(0).cpu()).numpy()
                 for linear in (view.output, view.down)
             )
-            heads.append(np.sqrt(of_heads.reshape(view.heads, view.head_dim).sum(1)))
+            heads.append(np.sqrt(of_heads.reshape(view.heads, -1).sum(1)))
             neurons.append(np.sqrt(of_neurons))
-        _check_scores(batches, [*heads, *neurons])
+        check_scores(batches, [*heads, *neurons])
         both = [np.sqrt(np.square(h).sum() + np.square(n).sum()) for h, n in zip(heads, neurons, strict=True)]
         return Scores(tuple(heads), tuple(neurons), np.array(both))
 
@@ -158,15 +154,27 @@ def _mean_over_batches(model: Model, losses: Losses, size: Callable[[Floats], Fl
             gradients = torch.autograd.grad(loss, weights)
             for i, view in enumerate(layers):
                 of_inner = _gate_gradients(view.output, gradients[2 * i])
-                heads[i] += size(of_inner.reshape(view.heads, view.head_dim).sum(1))
+                heads[i] += size(of_inner.reshape(view.heads, -1).sum(1))
                 neurons[i] += size(_gate_gradients(view.down, gradients[2 * i + 1]))
             batches += 1
-    _check_scores(batches, [*heads, *neurons])
+    check_scores(batches, [*heads, *neurons])
     sums = np.array([h.sum() + n.sum() for h, n in zip(heads, neurons, strict=True)])
     return Scores(tuple(h / batches for h in heads), tuple(n / batches for n in neurons), sums / batches)
 
 
-def _check_scores(batches: int, scores: Sequence[Floats]) -> None:
+def forward_passes(model: Model, losses: Losses) -> int:
+    """Run the calibration batches without dropout and gradients, for hooks in the model to see; returns how many."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            return sum(1 for _ in losses())
+    finally:
+        model.train(training)
+
+
+def check_scores(batches: int, scores: Sequence[Floats]) -> None:
+    """Raises ValueError without a batch and where a score is not finite."""
     if not batches:
         raise ValueError("losses: at least one calibration batch (got none)")
     if not all(np.isfinite(of_one).all() for of_one in scores):

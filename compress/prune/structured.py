@@ -1,32 +1,43 @@
 """What structured pruning takes, whichever part of a model it is: a share of each kind of part, by a criterion."""
 
-from typing import Annotated, Literal
+from dataclasses import replace
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, model_serializer
 
 from compress.models.sequence import SequenceEncoder
 from compress.models.text import TextEncoder
 from compress.prune.criteria import Criterion, FirstOrder, Losses, keep_best
+from compress.prune.influence import LayersBy, OfCriterion
 from compress.prune.layers import prune_layers, prune_widths
-from compress.stage import Entry
+from compress.stage import Entry, without_default
 
 Kept = Annotated[float, Field(gt=0.0, le=1.0)]
 CALIBRATION_BATCHES = 8
 
 
 class Structured(Entry):
-    """Which share of each kind of part stays; shapes really shrink. Criterion scores decide which, per layer."""
+    """Which share of each kind of part stays; shapes really shrink. Criterion scores decide which, per layer, and by
+    default which layers (`layers_by`)."""
 
+    later: ClassVar[tuple[str, ...]] = ("layers_by",)  # fields that recipes' keys do not know by their default
     name: Literal["structured"] = "structured"
     criterion: Criterion = FirstOrder()
     keep_layers: PositiveInt | None = None
     keep_heads: Kept = 1.0
     keep_neurons: Kept = 0.5
+    layers_by: LayersBy = OfCriterion()
+
+    @model_serializer(mode="wrap")
+    def _only_what_differs(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        return without_default(write(self), self, *self.later)
 
 
 def cut(model: SequenceEncoder | TextEncoder, structured: Structured, losses: Losses) -> None:
     """Remove in place what the criterion of `structured` scores lowest on the calibration batches' losses."""
     scores = structured.criterion(model, losses)
+    if structured.keep_layers is not None:
+        scores = replace(scores, layers=structured.layers_by(model, losses, scores))
     keep = keep_best(scores, structured.keep_heads, structured.keep_neurons, structured.keep_layers)
     prune_widths(model, keep.widths)
     prune_layers(model, keep.layers)

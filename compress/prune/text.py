@@ -3,9 +3,11 @@
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
-from pydantic import SerializerFunctionWrapHandler, model_serializer
+import torch
+from pydantic import PositiveInt
 from torch import Tensor
 
 from compress.distil.distil import catalogue_texts, teacher_text, write_text
@@ -14,23 +16,28 @@ from compress.distil.text_losses import TextLosses, VectorMSE
 from compress.models.folder import read_json
 from compress.models.static import StaticEncoder
 from compress.models.text import TextEncoder
-from compress.prune.layers import check_encoder
+from compress.prune.embedding import factorize_embedding
+from compress.prune.hidden import hidden_width, prune_hidden
 from compress.prune.structured import CALIBRATION_BATCHES, Kept, Structured, cut
 from compress.prune.vocabulary import prune_vocabulary
-from compress.stage import Inputs, RunOptions, without_default
+from compress.stage import Inputs, RunOptions
+
+CALIBRATION_TEXTS = 2048
 
 
 class StructuredText(Structured):
-    """The text encoder's; `vocabulary` drops the word rows that no item text of the data uses."""
+    """The text encoder's. `vocabulary` drops the word rows that no item text of the data uses; `keep_hidden` is the
+    share of the hidden states' directions that stays (`hidden.py`); `embedding_rank` puts the word rows in two factors
+    (`embedding.py`). In this order, heads, neurons and layers after the first; a decoder's heads go in groups that
+    share keys and values."""
 
+    later: ClassVar = (*Structured.later, "loss", "keep_hidden", "embedding_rank")
     keep_heads: Kept = 0.5
+    keep_hidden: Kept = 1.0
+    embedding_rank: PositiveInt | None = None
     vocabulary: bool = True
     loss: TextLosses = (VectorMSE(),)
     recovery: TextTraining = TextTraining(epochs=6)
-
-    @model_serializer(mode="wrap")
-    def _only_what_differs(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
-        return without_default(write(self), self, "loss")
 
 
 def prune_text(
@@ -42,7 +49,6 @@ def prune_text(
     options: RunOptions,
 ) -> None:
     """data, mix, and the encoder of distil -> the pruned encoder's folder."""
-    check_encoder(encoder)
     texts = catalogue_texts(inputs["data"])
     if structured.vocabulary:
         report = prune_vocabulary(encoder, texts)
@@ -55,8 +61,28 @@ def prune_text(
         return itertools.islice(every, CALIBRATION_BATCHES)
 
     cut(encoder, structured, losses)
-    error = train_text(encoder, taught, structured.recovery, rng, options, "recover text")
+    near = _narrow(encoder, structured, tokens, options)
+    if near:
+        taught.renew_heads(encoder)
+    error = train_text(encoder, taught, structured.recovery, rng, options, "recover text", start_competes=near)
     write_text(out, encoder, error, inputs["mix"])
+
+
+def _narrow(
+    encoder: TextEncoder, structured: StructuredText, tokens: tuple[Tensor, Tensor], options: RunOptions
+) -> bool:
+    """Cut the hidden width and the words' rank, where asked to; returns whether it was: such an encoder starts so near
+    to what it was that training may leave it for worse."""
+    wide, rank = encoder.hidden_size, structured.embedding_rank
+    width = hidden_width(encoder, structured.keep_hidden)
+    if width < wide:
+        some = torch.linspace(0, len(tokens[0]) - 1, min(len(tokens[0]), CALIBRATION_TEXTS)).long()
+        lost = prune_hidden(encoder, width, (tokens[0][some], tokens[1][some]))
+        options.log(f"prune: hidden width {wide} -> {width}, {lost:.2%} of the states' variance is lost")
+    if rank is not None:
+        lost = factorize_embedding(encoder, rank, tokens)
+        options.log(f"prune: word embeddings of rank {rank}, {lost:.2%} of their squares is lost")
+    return width < wide or rank is not None
 
 
 def prune_static(

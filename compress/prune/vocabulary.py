@@ -11,10 +11,8 @@ from torch import nn
 
 from compress.models.static import StaticEncoder
 from compress.models.text import TextEncoder
+from compress.prune.bpe import BYTES, Spec, merges_among, pieces_needed
 from deploy.errors import UsageError
-
-Spec = dict[str, Any]
-"""A parsed `tokenizer.json`."""
 
 
 @dataclass(frozen=True)
@@ -29,18 +27,15 @@ class VocabularyReport:
 def prune_vocabulary(encoder: TextEncoder | StaticEncoder, texts: Sequence[str]) -> VocabularyReport:
     """Keep the tokens that `texts` use whole (not cut at max_tokens), in place; re-index tokenizer, LM and its config.
 
-    Special and added tokens, single characters and their continuation pieces stay too: every text of characters that
+    Special and added tokens, single characters, bytes and continuation pieces stay too: every text of characters that
     are pieces of their own still tokenizes without the unknown token. The texts given get the same token strings and
-    vectors as before: WordPiece takes the longest piece and Unigram the likeliest path, and what they took all stays.
-    Raises UsageError where the tokenizer's model is neither of the two.
+    vectors as before: WordPiece takes the longest piece, Unigram the likeliest path and BPE the earliest merges, and
+    what they took all stays. Raises UsageError for tokenizers of any other kind.
     """
     spec: Spec = json.loads(encoder.tokenizer.to_str())
-    kind = spec["model"]["type"]
-    if kind not in _KEPT:
-        raise UsageError(
-            f"prune.vocabulary: can prune the tokenizers {' and '.join(sorted(_KEPT))} (got {kind}): leave it out"
-        )
-    kept = _used(spec, texts) | _KEPT[kind](spec["model"]) | _padding_and_before(encoder)
+    _check(spec["model"])
+    used = _used(spec, texts)
+    kept = used | _KEPT[spec["model"]["type"]](spec, used) | _padding_and_before(encoder)
     order = _ordered(spec, kept)
     new = {old: index for index, old in enumerate(order)}
     encoder.tokenizer = Tokenizer.from_str(json.dumps(_reindexed(spec, new), ensure_ascii=False))
@@ -48,10 +43,22 @@ def prune_vocabulary(encoder: TextEncoder | StaticEncoder, texts: Sequence[str])
         before, width = encoder.table.shape
         encoder.keep_tokens(torch.tensor(order))
     else:
-        words: nn.Embedding = encoder.lm.embeddings.word_embeddings
-        before, width = words.num_embeddings, words.embedding_dim
-        _slice_embedding(encoder.lm, order, new)
+        before, width = encoder.word_table.weight.shape
+        _slice_embedding(encoder, order, new)
     return VocabularyReport(before, len(order), (before - len(order)) * width)
+
+
+def _check(model: Spec) -> None:
+    kind = model["type"]
+    if kind not in _KEPT:
+        raise UsageError(
+            f"prune.vocabulary: can prune the tokenizers {', '.join(sorted(_KEPT))} (got {kind}): leave it out"
+        )
+    marks = kind == "BPE" and (model["continuing_subword_prefix"] or model["end_of_word_suffix"])
+    if marks:
+        raise UsageError(
+            f"prune.vocabulary: BPE whose pieces are marked cannot be pruned (got {marks!r}): leave it out"
+        )
 
 
 def _used(spec: Spec, texts: Sequence[str]) -> set[int]:
@@ -60,31 +67,42 @@ def _used(spec: Spec, texts: Sequence[str]) -> set[int]:
     return {token for encoding in whole.encode_batch([*texts, ("", "")]) for token in encoding.ids}
 
 
-def _kept_wordpiece(model: Spec) -> set[int]:
+def _kept_wordpiece(spec: Spec, used: set[int]) -> set[int]:  # noqa: ARG001
+    model = spec["model"]
     prefix = model["continuing_subword_prefix"]
     single = {i for token, i in model["vocab"].items() if len(token.removeprefix(prefix)) == 1}
     return single | {model["vocab"][model["unk_token"]]}
 
 
-def _kept_unigram(model: Spec) -> set[int]:
+def _kept_unigram(spec: Spec, used: set[int]) -> set[int]:  # noqa: ARG001
     """Also the least likely piece: the penalty of an unknown character is counted from its score."""
+    model = spec["model"]
     vocabulary = model["vocab"]
     single = {i for i, (token, _) in enumerate(vocabulary) if len(token) == 1}
     if model.get("byte_fallback"):
-        single |= {i for i, (token, _) in enumerate(vocabulary) if token in _BYTES}
+        single |= {i for i, (token, _) in enumerate(vocabulary) if token in BYTES}
     least = min(range(len(vocabulary)), key=lambda i: vocabulary[i][1])
     return single | {least} | ({model["unk_id"]} - {None})
 
 
-_BYTES = {f"<0x{byte:02X}>" for byte in range(256)}
-_KEPT: Mapping[str, Callable[[Spec], set[int]]] = {"WordPiece": _kept_wordpiece, "Unigram": _kept_unigram}
-"""Per tokenizer model: the ids that stay whatever the texts are."""
+def _kept_bpe(spec: Spec, used: set[int]) -> set[int]:
+    return pieces_needed(spec["model"], used - {token["id"] for token in spec["added_tokens"]})
+
+
+_KEPT: Mapping[str, Callable[[Spec, set[int]], set[int]]] = {
+    "BPE": _kept_bpe,
+    "Unigram": _kept_unigram,
+    "WordPiece": _kept_wordpiece,
+}
+"""Per tokenizer model: the ids that stay beside those used."""
 
 
 def _padding_and_before(encoder: TextEncoder | StaticEncoder) -> set[int]:
     """The padding id, which must not move where positions are counted from it (RoBERTa and its kin)."""
     padding = (encoder.tokenizer.padding or {}).get("pad_id", 0)
-    counted = None if isinstance(encoder, StaticEncoder) else getattr(encoder.lm.embeddings, "padding_idx", None)
+    counted = None
+    if isinstance(encoder, TextEncoder) and not encoder.family.causal:
+        counted = getattr(encoder.lm.embeddings, "padding_idx", None)
     return {padding} | (set(range(counted + 1)) if counted is not None else set())
 
 
@@ -101,7 +119,8 @@ def _reindexed(spec: Spec, new: Mapping[int, int]) -> Spec:
     if isinstance(vocabulary, dict):
         by_id = {i: token for token, i in vocabulary.items()}
         pruned: Any = {by_id[old]: index for old, index in new.items() if old in by_id}
-        model = {**model, "vocab": pruned}
+        merges = {"merges": merges_among(model, pruned)} if "merges" in model else {}
+        model = {**model, "vocab": pruned, **merges}
     else:
         pruned = [vocabulary[old] for old in new if old < len(vocabulary)]
         model = {**model, "vocab": pruned, "unk_id": _moved(model["unk_id"], new)}
@@ -127,17 +146,20 @@ def _processor(processor: Spec | None, new: Mapping[int, int]) -> Spec | None:
     return {**processor, **pairs}
 
 
-def _slice_embedding(lm: Any, order: Iterable[int], new: Mapping[int, int]) -> None:
-    words: nn.Embedding = lm.embeddings.word_embeddings
+def _slice_embedding(encoder: TextEncoder, order: Iterable[int], new: Mapping[int, int]) -> None:
+    words, config = encoder.word_table, encoder.lm.config
     rows = words.weight.detach()[torch.tensor(list(order), device=words.weight.device)]
     padding = _moved(words.padding_idx, new)
     pruned = nn.Embedding(rows.shape[0], rows.shape[1], padding_idx=padding, _weight=rows)
     pruned.weight.requires_grad_(words.weight.requires_grad)
-    lm.embeddings.word_embeddings = pruned
-    lm.config.vocab_size = len(rows)
+    encoder.replace_word_table(pruned)
+    config.vocab_size = len(rows)
     for name in ("pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id"):
-        if getattr(lm.config, name, None) is not None:
-            setattr(lm.config, name, _moved(getattr(lm.config, name), new))
+        old = getattr(config, name, None)
+        if isinstance(old, list):  # several tokens may end a text
+            setattr(config, name, [new[token] for token in old if token in new] or None)
+        elif old is not None:
+            setattr(config, name, _moved(old, new))
 
 
 def _moved(old: int | None, new: Mapping[int, int]) -> int | None:

@@ -16,9 +16,9 @@ from compress.data.dataset import Dataset
 from compress.distil.distil import DistilConfig, cut_layers, distil
 from compress.models.family import FAMILIES, future
 from compress.models.folder import load_text, read_json
+from compress.models.sequence import BlockShape
 from compress.models.text import TextEncoder
 from compress.models.tokens import ended
-from compress.prune.layers import views
 from compress.prune.prune import PruneConfig, prune
 from compress.quantize import text_graph
 from compress.quantize.parity import text_parity
@@ -180,11 +180,6 @@ def test_a_graph_beyond_the_format_is_told_before_it_is_written(
     assert not (tmp_path / "text.onnx").exists()
 
 
-def test_a_decoder_is_not_pruned(llama: TextEncoder) -> None:
-    with pytest.raises(UsageError, match=r"^prune\.text: only encoders .* distil\.student\.layers \(got 'llama'"):
-        views(llama)
-
-
 @pytest.mark.parametrize(("name", "most"), [("bert", 132), ("roberta", 131), ("llama", 132)])
 def test_no_more_tokens_than_positions(folders: dict[str, Path], name: str, most: int) -> None:
     encoder = load_backbone(folders[name], most)
@@ -263,6 +258,9 @@ def test_a_decoder_teaches_and_its_first_layers_serve(
         assert named["text"] == {"fp32": "text.fp32.onnx"}
         served = GraphTextEncoder(graphs / "text.fp32.onnx", graphs / "tokenizer.json", 24).encode(film_dataset.texts)
         np.testing.assert_allclose(served, encoder.encode(film_dataset.texts), atol=1e-4)
-    structured = PruneConfig.model_validate({"text": "structured"})
-    with pytest.raises(UsageError, match=r"^prune\.text: only encoders"):
-        build(prune, structured, data=film_data, mix=teacher, distil=distilled)
+    cut = {"name": "structured", "keep_layers": 1, "keep_hidden": 0.5, "embedding_rank": 4, "recovery": {"epochs": 1}}
+    structured = PruneConfig.model_validate({"text": {**cut, "layers_by": "block_influence"}})
+    pruned = load_text(build(prune, structured, data=film_data, mix=teacher, distil=distilled))
+    assert pruned is not None and pruned.dim == 8 and pruned.hidden_size == 8
+    assert pruned.shape.layers == (BlockShape(heads=2, neurons=12),)
+    assert pruned.word_table.weight.shape == (pruned.tokenizer.get_vocab_size(), 4)

@@ -17,7 +17,8 @@ from compress.distil.sequence import SequenceStudent, new_student, train_student
 from compress.distil.step import Teaching
 from compress.models.folder import read_json
 from compress.models.sequence import SequenceShape
-from compress.prune.layers import Width, prune_widths
+from compress.prune.layers import prune_widths
+from compress.prune.views import Width
 from compress.stage import RunOptions
 from compress.training import Training
 from deploy.errors import UsageError

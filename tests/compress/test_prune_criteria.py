@@ -12,7 +12,8 @@ from torch import Tensor
 from compress.models.sequence import BlockShape, SequenceModel, SequenceShape
 from compress.models.text import TextEncoder
 from compress.prune.criteria import Activation, Criterion, FirstOrder, Fisher, Keep, Magnitude, Scores, keep_best
-from compress.prune.layers import Width, mask_widths, prune_layers, prune_widths, views
+from compress.prune.layers import mask_widths, prune_layers, prune_widths
+from compress.prune.views import Width, views
 from compress.teacher.backbone import RandomBert
 
 CRITERIA = [Magnitude(), FirstOrder(), Fisher(), Activation()]

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from compress.models.sequence import BlockShape, SequenceModel, SequenceShape
 from compress.models.text import TextEncoder
-from compress.prune.layers import Width, mask_widths, prune_layers, prune_widths, views
+from compress.prune.layers import mask_widths, prune_layers, prune_widths
+from compress.prune.views import Width, views
 from compress.teacher.backbone import RandomBert
 
 TEXTS = ["the matrix reloaded", "a river runs through it", "heat"]

@@ -14,8 +14,10 @@ from compress.models.folder import load_array, load_sequence, load_text, model_f
 from compress.models.sequence import SequenceModel
 from compress.models.text import TextEncoder
 from compress.prune.prune import PruneConfig, prune
+from compress.quantize.quantize import QuantizeConfig, quantize
 from compress.teacher.backbone import RandomBert
 from compress.training import validation_ndcg
+from deploy.text import TextEncoder as GraphTextEncoder
 
 Run = Callable[..., Path]
 CRITERIA = pytest.mark.parametrize("criterion", ["magnitude", "first_order", "fisher", "activation"])
@@ -133,6 +135,35 @@ def test_a_text_encoder_loses_layers_heads_neurons_and_words_and_recovers(
         assert model_facts(folder)["text_space"] == text_space(film_teacher["target"])
     errors = [read_json(folder / "metrics.json")["unexplained_variance"] for folder in (bare, recovered)]
     assert errors[1] < errors[0]
+
+
+@pytest.mark.parametrize("losses", ["vector_mse", ["vector_mse", "hidden_states", "attention_relations"]])
+def test_a_text_encoder_narrows_recovers_and_is_exported(
+    build: Run, pruned: Run, film_data: Path, film_inputs: dict[str, Path], film_dataset: Dataset, losses: Any
+) -> None:
+    cut: dict[str, Any] = {"keep_heads": 1.0, "keep_neurons": 1.0, "keep_hidden": 0.5, "embedding_rank": 6}
+    cut |= {"keep_layers": 1, "layers_by": "block_influence", "loss": losses}
+    bare = pruned(TEXT, text=cut | {"recovery": {"epochs": 0}})
+    recovered, again = (pruned(TEXT, text=cut | {"recovery": {"epochs": 10}}) for _ in range(2))
+    for file in ("text/model.safetensors", "text/head.safetensors", "text/shapes.json", "metrics.json"):
+        assert (recovered / file).read_bytes() == (again / file).read_bytes()
+    encoder, before = text_of(recovered), text_of(film_inputs[TEXT])
+    assert (encoder.hidden_size, before.hidden_size, encoder.dim) == (16, 32, before.dim)
+    assert encoder.word_table.weight.shape == (encoder.tokenizer.get_vocab_size(), 6)
+    assert torch.equal(encoder.word_table.weight, text_of(bare).word_table.weight)
+    errors = [read_json(folder / "metrics.json")["unexplained_variance"] for folder in (bare, recovered)]
+    assert errors[1] < errors[0]
+    graphs = build(quantize, QuantizeConfig(history=(), text=()), data=film_data, prune=recovered)
+    served = GraphTextEncoder(graphs / "text.fp32.onnx", graphs / "tokenizer.json", 16).encode(film_dataset.texts)
+    assert served == pytest.approx(encoder.encode(film_dataset.texts), abs=1e-4)
+
+
+def test_a_recovery_that_only_hurts_a_narrowed_encoder_changes_nothing(pruned: Run) -> None:
+    cut: dict[str, Any] = {"keep_heads": 1.0, "keep_neurons": 1.0, "keep_hidden": 0.75}
+    bare = pruned(TEXT, text=cut | {"recovery": {"epochs": 0}})
+    hurt = pruned(TEXT, text=cut | {"recovery": {"epochs": 1, "learning_rate": 10.0}})
+    for file in ("metrics.json", "text/model.safetensors", "text/head.safetensors"):
+        assert (hurt / file).read_bytes() == (bare / file).read_bytes()
 
 
 def test_only_words_that_no_text_of_any_domain_uses_are_dropped(
