@@ -15,6 +15,7 @@ from compress.models.folder import read_json
 from compress.models.static import StaticEncoder
 from compress.models.text import TextEncoder
 from compress.prune.layers import check_encoder
+from compress.prune.schedule import gradually
 from compress.prune.structured import CALIBRATION_BATCHES, Kept, Structured, cut
 from compress.prune.vocabulary import prune_vocabulary
 from compress.stage import Inputs, RunOptions, without_default
@@ -30,7 +31,7 @@ class StructuredText(Structured):
 
     @model_serializer(mode="wrap")
     def _only_what_differs(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
-        return without_default(write(self), self, "loss")
+        return without_default(write(self), self, "loss", "steps")
 
 
 def prune_text(
@@ -51,11 +52,13 @@ def prune_text(
     tokens = encoder.tokenize(texts)
 
     def losses() -> Iterator[Tensor]:
-        every = taught.epoch(encoder, tokens, 64, np.random.default_rng(0))
+        here = next(encoder.parameters()).device
+        every = taught.epoch(encoder, (tokens[0].to(here), tokens[1].to(here)), 64, np.random.default_rng(0))
         return itertools.islice(every, CALIBRATION_BATCHES)
 
-    cut(encoder, structured, losses)
-    error = train_text(encoder, taught, structured.recovery, rng, options, "recover text")
+    for step, what in gradually(structured, encoder):
+        cut(encoder, step, losses)
+        error = train_text(encoder, taught, step.recovery, rng, options, f"recover text{what}")
     write_text(out, encoder, error, inputs["mix"])
 
 
