@@ -16,7 +16,7 @@ class Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def without_default(written: dict[str, object], entry: Entry, *names: str) -> dict[str, object]:
+def without_default(written: dict[str, object], entry: BaseModel, *names: str) -> dict[str, object]:
     """What a serializer wrote of `entry`, less the fields `names` where they are the default: fields added later change
     no digest of what recipes already said."""
     fields = type(entry).model_fields

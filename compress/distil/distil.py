@@ -64,6 +64,8 @@ def distil(config: DistilConfig, inputs: Inputs, out: Path, options: RunOptions)
         )
         write_text(out, table, error, teacher)
     elif task_of(inputs["data"]) == "likes":
+        if config.student.nested or config.student.table_dim:
+            raise UsageError("distil.student: like/dislike students have one width; leave nested and table_dim out")
         # imported here: the like/dislike head is trained with the students of this package
         from compress.likes.stages import train_likes_student
 

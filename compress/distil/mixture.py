@@ -1,6 +1,6 @@
 """The weighted mix of losses that a student minimises, with what each of them trains of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,9 @@ from compress.distil.step import NEEDS, DistilLoss, Listed, Step, Teaching
 from compress.stage import Skip
 from compress.training.softmax import NextItem
 from deploy.errors import UsageError
+
+Table = Callable[[Tensor | None], Tensor]
+"""Rows (n,) int64, or None for all -> the student's item vectors."""
 
 
 class Distillation(nn.Module):
@@ -33,7 +36,7 @@ class Distillation(nn.Module):
         parts = [rows[at] for name, rows in self._lists().items() if name in self.needs]
         return torch.cat(parts, 1).to(device) if parts else None
 
-    def forward(self, scored: NextItem, at: Tensor, targets: Tensor, left_out: Tensor, table: nn.Module) -> Tensor:
+    def forward(self, scored: NextItem, at: Tensor, targets: Tensor, left_out: Tensor, table: Table) -> Tensor:
         """The scored step whose positions are `at` (positions,) -> the mixed loss, a scalar. Where there is no teacher
         the observed items take its weight."""
         whole, share = scored.loss, 1.0
@@ -55,7 +58,7 @@ class Distillation(nn.Module):
         found = {"best": self.teaching.items, "tail": self.teaching.tail_items}
         return {name: rows for name, rows in found.items() if rows is not None}
 
-    def _step(self, scored: NextItem, at: Tensor, targets: Tensor, left_out: Tensor, table: nn.Module) -> Step:
+    def _step(self, scored: NextItem, at: Tensor, targets: Tensor, left_out: Tensor, table: Table) -> Step:
         device, lists = targets.device, {}
         scores, start = {"best": self.teaching.scores, "tail": self.teaching.tail_scores}, 0
         for name, rows in self._lists().items():

@@ -1,34 +1,58 @@
 """The sequence student: a small causal encoder over its own item table, with the teacher or (the control) without."""
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import PositiveInt
+from pydantic import PositiveInt, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.data.dataset import Dataset
 from compress.distil.losses import SequenceLoss
 from compress.distil.mixture import Distillation
+from compress.distil.nested import each_prefix, mean_ndcg
 from compress.distil.step import Teaching
 from compress.models.sequence import EncoderSizes, SequenceEncoder, SequenceModel, SequenceShape
-from compress.stage import RunOptions
-from compress.training import Fit, Training, batches, fit, validation_ndcg, warm_items
+from compress.stage import RunOptions, without_default
+from compress.training import Fit, Training, batches, fit, warm_items
 from compress.training.engine import device_of
 from compress.training.softmax import Sampler, next_item_loss
 
 
 class SequenceStudent(EncoderSizes):
-    """A sequence student. With `text` an item vector is a linear map of the teacher's plus a free vector."""
+    """A sequence student. With `text` an item vector is a linear map of the teacher's plus a free vector.
+
+    `table_dim` makes item and user vectors narrower than the encoder from the start. `nested` trains several widths at
+    once, the last being dim: the first columns of the table are a table too, for `prune.sequence.keep_dims` to choose.
+    """
 
     name: Literal["sequence"] = "sequence"
     dim: PositiveInt = 64
     heads: PositiveInt = 2
     neurons: PositiveInt = 128
     text: bool = True
+    table_dim: PositiveInt | None = None
+    nested: tuple[PositiveInt, ...] = ()
+
+    @model_validator(mode="after")
+    def _widths_fit(self) -> Self:
+        if self.table_dim is not None and (self.nested or self.table_dim > self.dim):
+            wanted = "is left out where nested says the widths" if self.nested else f"must be at most dim, {self.dim}"
+            raise ValueError(f"table_dim {wanted} (got {self.table_dim})")
+        if self.nested and (sorted(set(self.nested)) != list(self.nested) or self.nested[-1] != self.dim):
+            raise ValueError(f"nested must ascend to dim, {self.dim} (got {', '.join(map(str, self.nested))})")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _only_what_differs(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        return without_default(write(self), self, "table_dim", "nested")
+
+    def shape(self, n_items: int) -> SequenceShape:
+        own = {"table_dim": self.table_dim, "nested": self.nested}
+        return super().shape(n_items).model_copy(update=own)
 
 
 class FoldedTable(nn.Module):
@@ -75,20 +99,21 @@ class StudentInTraining(nn.Module):
 
     @property
     def text_map(self) -> NDArray[np.float32] | None:
-        """(teacher's item dim, dim): what folds a text vector into this student's item space."""
+        """(teacher's item dim, item_dim): what folds a text vector into this student's item space."""
         return None if self.table.map is None else self.table.map.weight.detach().cpu().numpy().T.copy()
 
 
 def new_student(student: SequenceStudent, dataset: Dataset, teaching: Teaching, seed: int) -> StudentInTraining:
     text = teaching.item_vectors if student.text else None
+    shape = student.shape(dataset.n_items)
     table = FoldedTable(
         dataset.n_items,
-        student.dim,
+        shape.item_dim,
         warm_items(dataset),
         None if text is None else torch.from_numpy(text),
         torch.Generator().manual_seed(seed),
     )
-    return StudentInTraining(student.shape(dataset.n_items), table)
+    return StudentInTraining(shape, table)
 
 
 def resumed_student(
@@ -96,7 +121,9 @@ def resumed_student(
 ) -> StudentInTraining:
     """Take a (pruned) student up again: the free vectors are what the folded table holds beyond text."""
     text = None if text_map is None or teaching.item_vectors is None else torch.from_numpy(teaching.item_vectors)
-    table = FoldedTable(dataset.n_items, model.shape.dim, warm_items(dataset), text, torch.Generator().manual_seed(0))
+    table = FoldedTable(
+        dataset.n_items, model.shape.item_dim, warm_items(dataset), text, torch.Generator().manual_seed(0)
+    )
     with torch.no_grad():
         table.free.copy_(model.item_table)
         if table.map is not None and text_map is not None:
@@ -129,7 +156,7 @@ def train_student(
             yield student_loss(student, batch, taught, training, sampler)
 
     def validate(_number: int) -> float:
-        return validation_ndcg(student.folded(), dataset)
+        return mean_ndcg(student.folded(), dataset)
 
     groups = [(list(both.parameters()), 1.0)]
     return fit(both, groups, training, epoch, validate, options, what, start_competes, rng)
@@ -147,14 +174,19 @@ def student_loss(
     training: Training,
     sampler: Sampler | None = None,
 ) -> Tensor:
-    """One batch of `windows` -> the mixed loss, a scalar in nats. Without a sampler every candidate is scored."""
+    """One batch of `windows` -> the mixed loss, a scalar in nats. Without a sampler every candidate is scored.
+
+    Of a nested student the mean over its widths, each with its own next-item and teacher's losses.
+    """
     inputs, targets, positions = batch
     device = student.table.free.device
     at = positions[positions >= 0]
     pair, left_out = (inputs.to(device), targets.to(device)), training.softmax.left_out(student.table.warm[:, 0] > 0)
-    listed = taught.listed(at, device)
-    scored = next_item_loss(student.table, student.encoder, pair, left_out, training.label_smoothing, sampler, listed)
-    mixed: Tensor = taught(scored, at, pair[1][pair[1] > 0], left_out, student.table)
+    listed, found = taught.listed(at, device), []
+    for table, encoder in each_prefix(student.shape, student.table, student.encoder):
+        scored = next_item_loss(table, encoder, pair, left_out, training.label_smoothing, sampler, listed)
+        found.append(taught(scored, at, pair[1][pair[1] > 0], left_out, table))
+    mixed: Tensor = torch.stack(found).mean() if len(found) > 1 else found[0]
     return mixed
 
 

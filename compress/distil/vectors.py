@@ -15,7 +15,11 @@ from compress.distil.step import DistilLoss, Step, Teaching, Weight
 
 
 class VectorAlignmentMap(nn.Linear):
-    """The student's vectors (n, dim) -> the teacher's space (n, teacher's dim). `variance` is that of the teacher's."""
+    """The student's vectors (n, dim) -> the teacher's space (n, teacher's dim). `variance` is that of the teacher's.
+
+    Of a nested student's narrower vectors the first columns read what there is (tied as in MRL-E: Kusupati et al. 2022,
+    section 3).
+    """
 
     variance: Tensor
 
@@ -23,6 +27,10 @@ class VectorAlignmentMap(nn.Linear):
         super().__init__(weight.shape[1], weight.shape[0], bias=False, device="meta")
         self.weight = nn.Parameter(weight.clone())
         self.register_buffer("variance", variance, persistent=False)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        missing = self.in_features - vectors.shape[1]
+        return super().forward(functional.pad(vectors, (0, missing)) if missing else vectors)
 
 
 class _OfVectors(DistilLoss):

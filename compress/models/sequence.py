@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compress.stage import Entry
+from compress.stage import Entry, without_default
 
 
 class BlockShape(BaseModel):
@@ -30,8 +30,9 @@ class BlockShape(BaseModel):
 
 
 class SequenceShape(BaseModel):
-    """All sizes of a sequence model. `dim` is the item and user vector's width, `head_dim` one head's; without
-    `distances` the bias by distance stays 0."""
+    """All sizes of a sequence model. `dim` is the encoder's width, `table_dim` that of item and user vectors where it
+    is another, `head_dim` one head's; without `distances` the bias by distance stays 0. `nested`: of how many leading
+    columns each was trained to be a table of its own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     n_items: PositiveInt
@@ -41,11 +42,23 @@ class SequenceShape(BaseModel):
     max_history: PositiveInt
     dropout: NonNegativeFloat = 0.0
     distances: bool = True
+    table_dim: PositiveInt | None = None
+    nested: tuple[PositiveInt, ...] = ()
+
+    @model_validator(mode="after")
+    def _table_fits(self) -> Self:
+        if self.item_dim > self.dim:
+            raise ValueError(f"table_dim must be at most dim, {self.dim} (got {self.item_dim})")
+        return self
 
     @model_serializer(mode="wrap")
     def _only_what_differs(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
-        fields: dict[str, object] = write(self)
-        return {name: value for name, value in fields.items() if name != "distances" or not value}
+        return without_default(write(self), self, "distances", "table_dim", "nested")
+
+    @property
+    def item_dim(self) -> int:
+        """The width of item and user vectors."""
+        return self.table_dim or self.dim
 
 
 class EncoderSizes(Entry):
@@ -114,7 +127,10 @@ class Block(nn.Module):
 
 
 class SequenceEncoder(nn.Module):
-    """Item vectors of a history -> user vectors. It learns distances, not positions: any length up to max_history."""
+    """Item vectors of a history -> user vectors. It learns distances, not positions: any length up to max_history.
+
+    Where the shape has a `table_dim`, `lift` (to dim) stands before the blocks and `project` (back) behind them.
+    """
 
     def __init__(self, shape: SequenceShape) -> None:
         super().__init__()
@@ -122,21 +138,23 @@ class SequenceEncoder(nn.Module):
         self.blocks = nn.ModuleList(Block(shape, block) for block in shape.blocks)
         self.norm = nn.LayerNorm(shape.dim)
         self.dropout = nn.Dropout(shape.dropout)
+        narrow = shape.table_dim
+        self.lift = None if narrow is None else nn.Linear(narrow, shape.dim, bias=False)
+        self.project = None if narrow is None else nn.Linear(shape.dim, narrow, bias=False)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """vectors (batch, length, dim), padded on the right -> user vectors after each event (batch, length, dim)."""
-        hidden = self.dropout(vectors)
+        """vectors (batch, length, item_dim), padded on the right -> user vectors after each event, of the same form."""
+        hidden = self.dropout(vectors if self.lift is None else self.lift(vectors))
         length = hidden.shape[1]
         steps = torch.arange(length, device=hidden.device)
         distance = (steps[:, None] - steps[None, :]).clamp(min=0)
         future = torch.where(steps[:, None] >= steps[None, :], 0.0, -1e4)
         for block in self.each_block():
             hidden = block(hidden, (block.distance_bias[:, distance] + future)[None])
-        after_each: Tensor = self.norm(hidden)
-        return after_each
+        return self._users(hidden)
 
     def last(self, vectors: Tensor, known: Tensor) -> Tensor:
-        """vectors (batch, length, dim), padded on the left, known (batch, length) bool -> user vectors (batch, dim).
+        """vectors (batch, length, item_dim), padded on the left, known (batch, length) bool -> users (batch, item_dim).
 
         Equals `forward` at the last event; the last block computes that position alone.
         """
@@ -145,13 +163,16 @@ class SequenceEncoder(nn.Module):
         distance = (steps[:, None] - steps[None, :]).clamp(min=0)
         future = torch.where(steps[:, None] >= steps[None, :], 0.0, -1e4)
         padding = torch.where(known, 0.0, -1e4)[:, None, None, :]
-        hidden = vectors
+        hidden = vectors if self.lift is None else self.lift(vectors)
         *earlier, final = self.each_block()
         for block in earlier:
             hidden = block(hidden, (block.distance_bias[:, distance] + future)[None] + padding)
         bias = final.distance_bias[:, length - 1 - steps][None, :, None, :] + padding
-        users: Tensor = self.norm(final(hidden, bias, hidden[:, -1:]))[:, 0]
-        return users
+        return self._users(final(hidden, bias, hidden[:, -1:]))[:, 0]
+
+    def _users(self, hidden: Tensor) -> Tensor:
+        users: Tensor = self.norm(hidden)
+        return users if self.project is None else self.project(users)
 
     def each_block(self) -> list[Block]:
         """The blocks, first to last, as what they are."""
@@ -159,16 +180,16 @@ class SequenceEncoder(nn.Module):
 
 
 class SequenceModel(nn.Module):
-    """A folded item table (n_items + 1, dim), row 0 zero for padding, and an encoder over it."""
+    """A folded item table (n_items + 1, item_dim), row 0 zero for padding, and an encoder over it."""
 
     def __init__(self, shape: SequenceShape) -> None:
         super().__init__()
         self.shape = shape
-        self.item_table = nn.Parameter(torch.zeros(shape.n_items + 1, shape.dim))
+        self.item_table = nn.Parameter(torch.zeros(shape.n_items + 1, shape.item_dim))
         self.encoder = SequenceEncoder(shape)
 
     def user_vectors(self, histories: Tensor) -> Tensor:
-        """histories (batch, length) int64 rows, oldest first, padded with 0 on the left -> (batch, dim)."""
+        """histories (batch, length) int64 rows, oldest first, padded with 0 on the left -> (batch, item_dim)."""
         return self.encoder.last(self.item_table[histories], histories > 0)
 
     def scores(self, histories: Tensor) -> Tensor:

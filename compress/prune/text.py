@@ -18,6 +18,7 @@ from compress.models.static import StaticEncoder
 from compress.models.text import TextEncoder
 from compress.prune.embedding import factorize_embedding
 from compress.prune.hidden import hidden_width, prune_hidden
+from compress.prune.schedule import gradually
 from compress.prune.structured import CALIBRATION_BATCHES, Kept, Structured, cut
 from compress.prune.vocabulary import prune_vocabulary
 from compress.stage import Inputs, RunOptions
@@ -57,14 +58,17 @@ def prune_text(
     tokens = encoder.tokenize(texts)
 
     def losses() -> Iterator[Tensor]:
-        every = taught.epoch(encoder, tokens, 64, np.random.default_rng(0))
+        here = next(encoder.parameters()).device
+        every = taught.epoch(encoder, (tokens[0].to(here), tokens[1].to(here)), 64, np.random.default_rng(0))
         return itertools.islice(every, CALIBRATION_BATCHES)
 
-    cut(encoder, structured, losses)
-    near = _narrow(encoder, structured, tokens, options)
-    if near:
-        taught.renew_heads(encoder)
-    error = train_text(encoder, taught, structured.recovery, rng, options, "recover text", start_competes=near)
+    steps = list(gradually(structured, encoder))
+    for number, (step, what) in enumerate(steps, start=1):
+        cut(encoder, step, losses)
+        near = number == len(steps) and _narrow(encoder, structured, tokens, options)
+        if near:
+            taught.renew_heads(encoder)
+        error = train_text(encoder, taught, step.recovery, rng, options, f"recover text{what}", start_competes=near)
     write_text(out, encoder, error, inputs["mix"])
 
 

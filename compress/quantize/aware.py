@@ -26,7 +26,7 @@ from deploy.errors import UsageError
 
 class QuantizationAware(Entry):
     """A few epochs of the next item's cross-entropy with the item table on the grid of `int8_per_row`, and with `maps`
-    the linear maps on that of `int8_dynamic`, where it has any: in all blocks but the last.
+    the linear maps on that of `int8_dynamic`, where it has any: in all blocks but the last, and from a narrower table.
 
     The state before competes on validation, so that training that only hurts changes nothing. Items without training
     events stay where their text put them. Every quantized history graph is made of the result; fp32's is not.
@@ -111,5 +111,6 @@ class _Rounded(nn.Module):
 
 def rounded_maps(model: SequenceModel) -> list[nn.Linear]:
     """The linear maps that `int8_dynamic` stores in INT8."""
-    blocks = model.encoder.each_block()[:-1]
-    return [part for b in blocks for part in (b.query, b.key, b.value, b.output, b.up, b.down)]
+    blocks, lift = model.encoder.each_block()[:-1], model.encoder.lift
+    maps = [part for b in blocks for part in (b.query, b.key, b.value, b.output, b.up, b.down)]
+    return maps if lift is None else [lift, *maps]

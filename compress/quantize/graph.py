@@ -60,6 +60,13 @@ class GraphBuilder:
         weight, bias = self.constant(f"{name}.weight", linear.weight.T), self.constant(f"{name}.bias", linear.bias)
         return self.add("Gemm", x, weight, bias, name=name)
 
+    def unbiased(self, x: str, linear: nn.Linear | None, name: str, flat: bool = False) -> str:
+        """A map without a bias, as `linear` or where `flat` as `flat_linear` has it; x itself where there is none."""
+        if linear is None:
+            return x
+        op = "Gemm" if flat and not self.products else "MatMul"
+        return self.add(op, x, self.constant(f"{name}.weight", linear.weight.T), name=name)
+
     def layer_norm(self, x: str, norm: nn.LayerNorm, name: str) -> str:
         scale, bias = self.constant(f"{name}.scale", norm.weight), self.constant(f"{name}.shift", norm.bias)
         return self.add("LayerNormalization", x, scale, bias, name=name, axis=-1, epsilon=norm.eps)
@@ -109,8 +116,8 @@ def history_graph(
 def text_dim(model: SequenceModel | Mix) -> int | None:
     """The width of the vectors that a text encoder may give in place of the look-up; None where nothing reads them."""
     if isinstance(model, SequenceModel):
-        return model.shape.dim
-    return next((m.shape.dim for m, f in _parts(model) if f.reads_text and isinstance(m, SequenceModel)), None)
+        return model.shape.item_dim
+    return next((m.shape.item_dim for m, f in _parts(model) if f.reads_text and isinstance(m, SequenceModel)), None)
 
 
 def _parts(mix: Mix) -> list[tuple[Member, MemberFacts]]:
@@ -146,7 +153,7 @@ def _sequence_scores(g: GraphBuilder, model: SequenceModel, history: str, table:
 
 
 class _Fp32Table:
-    """(n_items + 1, dim) float32, gathered from and multiplied with."""
+    """(n_items + 1, item_dim) float32, gathered from and multiplied with."""
 
     def __init__(self, g: GraphBuilder, model: SequenceModel) -> None:
         self.g, self.table = g, g.constant("item_table", model.item_table)
@@ -159,7 +166,7 @@ class _Fp32Table:
 
 
 class _Int8Table:
-    """(n_items + 1, dim) int8 and a scale per item, so that one outlier item does not coarsen all others.
+    """(n_items + 1, item_dim) int8 and a scale per item, so that one outlier item does not coarsen all others.
 
     7 bits: on CPUs without VNNI two products of 8-bit values overflow the 16 bits they are added in. ONNX Runtime
     transposes the table once, when it loads the graph, and fuses what follows into one DynamicQuantizeMatMul.
@@ -191,10 +198,10 @@ class _Int8Table:
 
 
 def _encode(g: GraphBuilder, model: SequenceModel, history: str, vectors: str) -> str:
-    """The nodes of `SequenceEncoder.last`: (batch, length, dim) -> user vectors (batch, dim)."""
+    """The nodes of `SequenceEncoder.last`: (batch, length, item_dim) -> user vectors (batch, item_dim)."""
     g.add("Shape", history, name="length", start=1, end=2)
     known = g.add("Greater", history, g.constant("zero", np.int64(0)), name="known")
-    hidden = vectors
+    hidden = g.unbiased(vectors, model.encoder.lift, "lift")
     *earlier, final = model.encoder.each_block()
     if earlier:
         known_to_each = g.add("Unsqueeze", known, g.ints(1, 2), name="known_to_each")
@@ -202,7 +209,8 @@ def _encode(g: GraphBuilder, model: SequenceModel, history: str, vectors: str) -
             hidden = _block(g, block, hidden, known_to_each, f"block{index}")
     known_to_newest = g.add("Unsqueeze", known, g.ints(1), name="known_to_newest")
     newest = _newest(g, final, hidden, known_to_newest, f"block{len(earlier)}")
-    return g.layer_norm(newest, model.encoder.norm, "user")
+    normed = g.layer_norm(newest, model.encoder.norm, "user")
+    return g.unbiased(normed, model.encoder.project, "user_projected", flat=True)
 
 
 def _block(g: GraphBuilder, block: Block, hidden: str, known: str, name: str) -> str:

@@ -86,7 +86,7 @@ def cached_scores(
     if wanted.tail:
         kept |= {"tail_items": np.zeros((n, tail), np.int32), "tail_scores": np.zeros((n, tail), np.float16)}
     if wanted.user_vectors and isinstance(model, SequenceModel):
-        kept["user_vectors"] = np.zeros((n, model.shape.dim), np.float16)
+        kept["user_vectors"] = np.zeros((n, model.shape.item_dim), np.float16)
     rng = np.random.default_rng(0)  # fixed: what a teacher leaves is a function of the teacher
     start = 0
     batch = at_once(model.n_items)

@@ -149,6 +149,17 @@ def test_without_a_loss_the_student_minimises_cross_entropy_by_hand(tmp_path: Pa
 
 
 @torch.no_grad()
+def test_a_nested_loss_is_the_mean_over_prefixes_that_enter_cut_by_hand(tmp_path: Path) -> None:
+    """Of one column of two, vectors are sqrt(2) as long: after 1 the history is [sqrt(2), 0] and the user sqrt(2), the
+    scores sqrt(2) and 0; after 2 it is [0, 0] (not [0, 1]: the second column is gone), and so is every score."""
+    student = two_item_student()
+    student.shape = student.shape.model_copy(update={"nested": (1, 2)})
+    one = (math.log(1 + math.exp(2**0.5)) + math.log(2)) / 2
+    both = math.log(1 + math.exp(2))
+    assert step_loss(student, Teaching(tmp_path)).item() == pytest.approx((one + both) / 2, abs=1e-3)
+
+
+@torch.no_grad()
 def test_the_teachers_share_of_the_loss_reads_its_own_positions(tmp_path: Path) -> None:
     """At position 4 the teacher has (1/4, 3/4) on items 1, 2, at position 1 (1/2, 1/2); elsewhere nonsense."""
     items, scores = np.full((6, 2), 3, np.int32), np.full((6, 2), 9.0, np.float16)

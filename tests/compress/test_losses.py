@@ -19,10 +19,18 @@ from compress.distil.distil import DistilConfig
 from compress.distil.lists import FullKL, ListwiseKL, RankingDistillation, SampledKL
 from compress.distil.losses import SequenceLoss, SequenceLosses, SoftLabels
 from compress.distil.mixture import Distillation
-from compress.distil.sequence import SequenceStudent, StudentInTraining, distillation, new_student, student_loss
+from compress.distil.sequence import (
+    SequenceStudent,
+    StudentInTraining,
+    distillation,
+    new_student,
+    resumed_student,
+    student_loss,
+)
 from compress.distil.step import DistilLoss, Listed, Step, Teaching
 from compress.distil.vectors import InfoNCE, VectorAlignment
 from compress.models.folder import load_array, load_sequence, write_model
+from compress.models.narrow import leading
 from compress.stage import RunOptions, Skip
 from compress.teacher.cache import CachedScores, cached_scores
 from compress.training import Training, windows
@@ -108,6 +116,33 @@ def test_every_loss_is_a_finite_scalar_the_same_each_time_on_both_softmaxes(
     torch.testing.assert_close(sampled[0], first[0], atol=1e-5, rtol=1e-4)
     for name, grad in first[1].items():
         torch.testing.assert_close(sampled[1][name], grad, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("loss", EVERY, ids=named)
+def test_a_nested_students_loss_is_the_mean_over_students_cut_to_its_prefixes(
+    loss: DistilLoss, taught: Path, film_dataset: Dataset
+) -> None:
+    """What is trained is what is served: the observed items and the teacher's losses of every width by itself."""
+    settings = SequenceStudent(dim=8, neurons=8, max_history=6, dropout=0.0, nested=(2, 5, 8))
+    teaching, batch = Teaching(taught), windows(film_dataset.train_sequences(), 6).batch(np.arange(5))
+    nested = new_student(settings, film_dataset, teaching, 0)
+    with torch.no_grad():
+        for parameter in nested.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.1)
+    mixed = distillation(nested, teaching, [loss])
+    text_map, parts = nested.text_map, []
+    assert text_map is not None
+    for width in nested.shape.nested:
+        cut = resumed_student(leading(nested.folded(), width), text_map[:, :width], film_dataset, teaching)
+        own = distillation(cut, teaching, [loss])
+        for head, whole in zip(own.heads, mixed.heads, strict=True):
+            if isinstance(head, nn.Linear) and isinstance(whole, nn.Linear):
+                head.weight = nn.Parameter(whole.weight[:, :width])  # a narrow vector's columns of the one map
+        parts.append(student_loss(cut, batch, own, Training()))
+    found = student_loss(nested, batch, mixed, Training())
+    torch.testing.assert_close(found, torch.stack(parts).mean(), atol=1e-4, rtol=1e-4)
+    found.backward()
+    assert nested.table.free.grad is not None and nested.table.free.grad.isfinite().all()
 
 
 def agreeing(positions: int = 6, n: int = 12, dim: int = 4) -> tuple[Step, Teaching, Tensor, Tensor]:

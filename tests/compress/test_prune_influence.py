@@ -15,7 +15,7 @@ from compress.models.states import text_states
 from compress.prune.criteria import Magnitude, Scores
 from compress.prune.influence import BlockInfluence, LayersBy, OfCriterion
 from compress.prune.sequence import StructuredSequence
-from compress.prune.structured import Structured, cut
+from compress.prune.structured import cut
 from compress.prune.text import StructuredText
 from compress.prune.views import views
 from compress.teacher.backbone import load_backbone
@@ -84,7 +84,7 @@ def test_the_layer_that_changes_its_states_most_stays() -> None:
     for layers_by, bias in ((OfCriterion(), 0.0), (BlockInfluence(), 4.0)):
         encoder = two_blocks().encoder
         encoder.load_state_dict(model.encoder.state_dict())
-        structured = Structured(criterion=Magnitude(), keep_layers=1, keep_neurons=1.0, layers_by=layers_by)
+        structured = StructuredSequence(criterion=Magnitude(), keep_layers=1, keep_neurons=1.0, layers_by=layers_by)
         cut(encoder, structured, lambda e=encoder: [e(model.item_table[torch.tensor([[1, 2]])]).sum()])
         assert [view.down.bias[1].item() for view in views(encoder)] == [bias]
     assert len(views(model)) == 2

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -13,7 +14,9 @@ from compress.distil.distil import catalogue_texts, text_space
 from compress.models.folder import load_array, load_sequence, load_text, model_facts, read_json, write_model
 from compress.models.sequence import SequenceModel
 from compress.models.text import TextEncoder
+from compress.pack import fold_map
 from compress.prune.prune import PruneConfig, prune
+from compress.prune.table import cut_table
 from compress.quantize.quantize import QuantizeConfig, quantize
 from compress.teacher.backbone import RandomBert
 from compress.training import validation_ndcg
@@ -102,6 +105,66 @@ def test_what_folds_texts_into_the_students_items_stays(
     )
     assert not table[0].any()
     assert model_facts(folder)["text_space"] == text_space(film_teacher["target"])
+
+
+def test_an_item_table_loses_dimensions_and_texts_follow_into_what_is_left(
+    pruned: Run, film_teacher: dict[str, Path], film_inputs: dict[str, Path], film_dataset: Dataset
+) -> None:
+    cut: dict[str, Any] = {"keep_dims": 0.25, "keep_neurons": 1.0}
+    bare = pruned(STUDENT, sequence=cut | {"recovery": {"epochs": 0}})
+    recovered = pruned(STUDENT, sequence=cut | {"recovery": {"epochs": 8, "learning_rate": 5e-3}})
+    vectors, cold = load_array(film_teacher["target"], "item_vectors"), film_dataset.cold_items
+    assert vectors is not None
+    for folder in (bare, recovered):
+        model, text_map = sequence_of(folder), load_array(folder, "text_map")
+        assert text_map is not None and text_map.shape == (16, 2)
+        assert model.item_table.shape == (film_dataset.n_items + 1, 2)
+        assert (model.shape.dim, model.shape.table_dim) == (8, 2)
+        table = model.item_table.detach()[torch.from_numpy(cold).long()]
+        torch.testing.assert_close(table, torch.from_numpy(vectors[cold] @ text_map), atol=1e-5, rtol=1e-5)
+        quality = read_json(folder / "metrics.json")["valid_ndcg@10"]
+        assert validation_ndcg(model, film_dataset) == pytest.approx(quality)
+    expected, _ = cut_table(
+        sequence_of(film_inputs[STUDENT]),
+        load_array(film_inputs[STUDENT], "text_map"),
+        film_dataset.popularity,
+        2,
+        nested=False,
+    )
+    histories = torch.tensor([[3, 5, 1]])
+    torch.testing.assert_close(sequence_of(bare).scores(histories), expected.scores(histories), atol=1e-4, rtol=1e-4)
+    before, after = (sequence_of(folder).encoder.state_dict() for folder in (bare, recovered))
+    assert all(not torch.equal(before[name], after[name]) for name in ("lift.weight", "project.weight"))
+    quality = [read_json(folder / "metrics.json")["valid_ndcg@10"] for folder in (bare, recovered)]
+    assert quality[1] > quality[0]
+
+
+def test_a_narrow_students_graphs_and_bundle_are_as_wide_as_its_table(
+    build: Run, pruned: Run, film_inputs: dict[str, Path], film_dataset: Dataset
+) -> None:
+    folder = pruned(STUDENT, sequence={"keep_dims": 0.5, "recovery": {"epochs": 1}})
+    graphs = build(quantize, QuantizeConfig(), data=film_inputs["data"], prune=folder)
+    facts, parity = read_json(graphs / "candidate.json"), read_json(graphs / "parity.json")
+    assert facts["dim"] == 4
+    assert parity["history.fp32.onnx"]["top10_overlap"] == 1.0
+    text_map = load_array(folder, "text_map")
+    assert text_map is not None
+    text = film_inputs["quantize/text_encoder:text:0"]
+    onnx.save(fold_map(onnx.load(text / "text.fp32.onnx"), text_map), graphs / "text.onnx")
+    encoder = text_of(film_inputs["prune/text_encoder:text:0"])
+    vectors = GraphTextEncoder(graphs / "text.onnx", text / "tokenizer.json", 16).encode(film_dataset.texts[:5])
+    assert vectors.shape == (5, facts["dim"])
+    torch.testing.assert_close(vectors, encoder.encode(film_dataset.texts[:5]) @ text_map, atol=1e-4, rtol=1e-4)
+
+
+def test_gradual_pruning_ends_in_the_same_shapes(pruned: Run, film_inputs: dict[str, Path]) -> None:
+    cut: dict[str, Any] = {"keep_layers": 1, "keep_heads": 0.5, "keep_neurons": 0.25}
+    for model, part, loaded in ((STUDENT, "sequence", sequence_of), (TEXT, "text", text_of)):
+        own = cut | ({"keep_dims": 0.5} if part == "sequence" else {})
+        once = pruned(model, **{part: own | {"recovery": {"epochs": 2}}})
+        thrice = pruned(model, **{part: own | {"steps": 3, "recovery": {"epochs": 3}}})
+        assert loaded(thrice).shape == loaded(once).shape
+        assert size(loaded(thrice)) == size(loaded(once)) < size(loaded(film_inputs[model]))
 
 
 def test_a_control_is_pruned_without_a_teacher(

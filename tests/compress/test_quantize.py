@@ -18,8 +18,10 @@ from onnx import numpy_helper
 
 from compress.data.dataset import Dataset
 from compress.models.folder import load_sequence, load_text, model_facts, read_json, write_model
+from compress.models.narrow import narrowed
 from compress.models.sequence import BlockShape, SequenceModel, SequenceShape
 from compress.models.text import TextEncoder
+from compress.prune.table import principal_axes
 from compress.quantize.compressor import Int4Gptq
 from compress.quantize.graph import absorbed, history_graph
 from compress.quantize.grids import quantize_rows
@@ -71,7 +73,7 @@ def test_every_history_quantizer_is_here() -> None:
     assert set(WRITERS) == {"fp32", *(entry.model_fields["name"].default for entry in members)}
 
 
-def random_model(n_items: int, dim: int = 16, blocks: int = 2) -> SequenceModel:
+def random_model(n_items: int, dim: int = 16, blocks: int = 2, table_dim: int | None = None) -> SequenceModel:
     torch.manual_seed(n_items + blocks)
     shape = SequenceShape(
         n_items=n_items,
@@ -81,6 +83,7 @@ def random_model(n_items: int, dim: int = 16, blocks: int = 2) -> SequenceModel:
             :blocks
         ],
         max_history=LONGEST,
+        table_dim=table_dim,
     )
     model = SequenceModel(shape)
     with torch.no_grad():
@@ -238,9 +241,13 @@ class TestEveryHistoryGraph:
         WRITERS[precision](MODEL, tmp_path / "again.onnx")
         assert (tmp_path / "again.onnx").read_bytes() == graph.read_bytes()
 
-    @pytest.mark.parametrize("blocks", [1, 3])
-    def test_any_number_and_width_of_blocks(self, precision: str, blocks: int, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(("blocks", "table_dim"), [(1, None), (3, None), (1, 6), (2, 8)])
+    def test_any_number_and_width_of_blocks_and_of_the_table(
+        self, precision: str, blocks: int, table_dim: int | None, tmp_path: Path
+    ) -> None:
         model = random_model(30, blocks=blocks)
+        if table_dim is not None:
+            model = narrowed(model, principal_axes(model.item_table, np.ones(31, np.int64), table_dim))
         WRITERS[precision](model, tmp_path / "history.onnx")
         history = some_histories(20, 30)
         scores, rows = Ranker(tmp_path / "history.onnx").rank(history, nothing(20), 15)

@@ -247,7 +247,7 @@ def test_a_quantizer_twice_is_a_mistake() -> None:
 
 @pytest.mark.parametrize("scale", [1.0, 1e-30, 1e20])
 def test_fake_weights_are_the_exported_ones_bit_for_bit(scale: float, tmp_path: Path) -> None:
-    model = random_model(50, blocks=3)
+    model = random_model(50, blocks=3, table_dim=6)
     with torch.no_grad():
         model.item_table *= scale
         model.encoder.blocks[0].up.weight[2] = 0.0
@@ -256,9 +256,10 @@ def test_fake_weights_are_the_exported_ones_bit_for_bit(scale: float, tmp_path: 
     table = weights["item_table"].astype(np.float32) * weights["item_scales"]
     assert fake_rows(model.item_table.detach()).numpy().tobytes() == table.tobytes()
     linears = rounded_maps(model)
-    assert len(linears) == 12
-    for index, linear in enumerate(linears):
-        name = f"block{index // 6}.{('query', 'key', 'value', 'output', 'up', 'down')[index % 6]}.weight"
+    assert len(linears) == 13
+    maps = ("query", "key", "value", "output", "up", "down")
+    names = ["lift.weight", *(f"block{block}.{part}.weight" for block in (0, 1) for part in maps)]
+    for name, linear in zip(names, linears, strict=True):
         exported = weights[f"{name}_quantized"].astype(np.float32) * weights[f"{name}_scale"]
         assert np.array_equal(fake_outputs(linear.weight.detach()).numpy(), exported.T)
 
