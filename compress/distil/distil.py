@@ -96,7 +96,8 @@ def write_student(out: Path, student: StudentInTraining, dataset: Dataset, teach
         arrays["text_map"] = student.text_map
     metrics = {"valid_ndcg@10": float(ndcg(ranks, 10).mean())}
     space = text_space(teacher) if student.text_map is not None else None
-    write_model(out, sequence=model, arrays=arrays, metrics=metrics, text_space=space)
+    facts: dict[str, Any] = {} if student.table.free.requires_grad else {"id_vectors": False}
+    write_model(out, sequence=model, arrays=arrays, metrics=metrics, text_space=space, **facts)
 
 
 def write_text(out: Path, encoder: ItemEncoder, error: float, teacher: Path) -> None:

@@ -20,10 +20,12 @@ from compress.stage import RunOptions, without_default
 from compress.training import Fit, Training, batches, fit, warm_items
 from compress.training.engine import device_of
 from compress.training.softmax import Sampler, next_item_loss
+from deploy.errors import UsageError
 
 
 class SequenceStudent(EncoderSizes):
-    """A sequence student. With `text` an item vector is a linear map of the teacher's plus a free vector.
+    """A sequence student. With `text` an item vector is a linear map of the teacher's plus a free vector; without
+    `id_vectors` the map is all there is, so that items nobody met yet are placed as well as any.
 
     `table_dim` makes item and user vectors narrower than the encoder from the start. `nested` trains several widths at
     once, the last being dim: the first columns of the table are a table too, for `prune.sequence.keep_dims` to choose.
@@ -34,6 +36,7 @@ class SequenceStudent(EncoderSizes):
     heads: PositiveInt = 2
     neurons: PositiveInt = 128
     text: bool = True
+    id_vectors: bool = True
     table_dim: PositiveInt | None = None
     nested: tuple[PositiveInt, ...] = ()
 
@@ -44,11 +47,13 @@ class SequenceStudent(EncoderSizes):
             raise ValueError(f"table_dim {wanted} (got {self.table_dim})")
         if self.nested and (sorted(set(self.nested)) != list(self.nested) or self.nested[-1] != self.dim):
             raise ValueError(f"nested must ascend to dim, {self.dim} (got {', '.join(map(str, self.nested))})")
+        if not self.text and not self.id_vectors:
+            raise ValueError("id_vectors: false leaves item vectors to text (got text: false too)")
         return self
 
     @model_serializer(mode="wrap")
     def _only_what_differs(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
-        return without_default(write(self), self, "table_dim", "nested")
+        return without_default(write(self), self, "id_vectors", "table_dim", "nested")
 
     def shape(self, n_items: int) -> SequenceShape:
         own = {"table_dim": self.table_dim, "nested": self.nested}
@@ -62,11 +67,22 @@ class FoldedTable(nn.Module):
     warm: Tensor
     text: Tensor | None
 
-    def __init__(self, n_items: int, dim: int, warm: Tensor, text: Tensor | None, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        n_items: int,
+        dim: int,
+        warm: Tensor,
+        text: Tensor | None,
+        generator: torch.Generator,
+        id_vectors: bool = True,
+    ) -> None:
+        """`warm` bool (n_items + 1,): items with training events; `text` (n_items + 1, text dim) float32. Without
+        `id_vectors` the free vectors are zero and stay so."""
         super().__init__()
         self.register_buffer("warm", warm.float()[:, None], persistent=False)
         self.register_buffer("text", text, persistent=False)
-        self.free = nn.Parameter(torch.randn(n_items + 1, dim, generator=generator) * 0.02)
+        free = torch.randn(n_items + 1, dim, generator=generator) * 0.02
+        self.free = nn.Parameter(free if id_vectors else torch.zeros_like(free), requires_grad=id_vectors)
         self.map = None
         if text is not None:
             self.map = nn.Linear(text.shape[1], dim, bias=False)
@@ -104,6 +120,9 @@ class StudentInTraining(nn.Module):
 
 
 def new_student(student: SequenceStudent, dataset: Dataset, teaching: Teaching, seed: int) -> StudentInTraining:
+    """Raises UsageError where text alone is to place items and the teacher has no item vectors."""
+    if not student.id_vectors and teaching.item_vectors is None:
+        raise UsageError("distil.student.id_vectors: false needs a teacher with item vectors (got one without)")
     text = teaching.item_vectors if student.text else None
     shape = student.shape(dataset.n_items)
     table = FoldedTable(
@@ -112,23 +131,29 @@ def new_student(student: SequenceStudent, dataset: Dataset, teaching: Teaching, 
         warm_items(dataset),
         None if text is None else torch.from_numpy(text),
         torch.Generator().manual_seed(seed),
+        student.id_vectors,
     )
     return StudentInTraining(shape, table)
 
 
 def resumed_student(
-    model: SequenceModel, text_map: NDArray[np.float32] | None, dataset: Dataset, teaching: Teaching
+    model: SequenceModel,
+    text_map: NDArray[np.float32] | None,
+    dataset: Dataset,
+    teaching: Teaching,
+    id_vectors: bool = True,
 ) -> StudentInTraining:
     """Take a (pruned) student up again: the free vectors are what the folded table holds beyond text."""
     text = None if text_map is None or teaching.item_vectors is None else torch.from_numpy(teaching.item_vectors)
-    table = FoldedTable(
-        dataset.n_items, model.shape.item_dim, warm_items(dataset), text, torch.Generator().manual_seed(0)
-    )
+    warm, generator = warm_items(dataset), torch.Generator().manual_seed(0)
+    table = FoldedTable(dataset.n_items, model.shape.item_dim, warm, text, generator, id_vectors)
     with torch.no_grad():
-        table.free.copy_(model.item_table)
+        if id_vectors:
+            table.free.copy_(model.item_table)
         if table.map is not None and text_map is not None:
             table.map.weight.copy_(torch.from_numpy(text_map.T.copy()))
-            table.free.sub_(table.map(table.text))
+            if id_vectors:
+                table.free.sub_(table.map(table.text))
     student = StudentInTraining(model.shape, table)
     student.encoder.load_state_dict(model.encoder.state_dict())
     return student

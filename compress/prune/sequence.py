@@ -14,7 +14,7 @@ from compress.distil.distil import write_student
 from compress.distil.losses import SequenceLoss
 from compress.distil.sequence import StudentInTraining, distillation, resumed_student, student_loss, train_student
 from compress.distil.step import Teaching
-from compress.models.folder import load_array
+from compress.models.folder import load_array, model_facts
 from compress.models.sequence import SequenceModel
 from compress.prune.schedule import gradually, kept
 from compress.prune.structured import CALIBRATION_BATCHES, Kept, Structured, cut
@@ -46,14 +46,15 @@ def prune_sequence(
     dataset, teaching = Dataset.open(inputs["data"], domain), Teaching(inputs["mix"])
     nested = bool(model.shape.nested)
     model.shape = model.shape.model_copy(update={"nested": ()})  # what ships has one width, which recovers alone
-    student = resumed_student(model, load_array(inputs["distil"], "text_map"), dataset, teaching)
+    ids = bool(model_facts(inputs["distil"]).get("id_vectors", True))
+    student = resumed_student(model, load_array(inputs["distil"], "text_map"), dataset, teaching, ids)
     rows = windows(dataset.train_sequences(), model.shape.max_history)
     calibration = np.array_split(rng.permutation(len(rows.inputs)), -(-len(rows.inputs) // 64))[:CALIBRATION_BATCHES]
     for step, what in gradually(structured, student.encoder):
         width = student.shape.item_dim
         if (left := kept(width, step.keep_dims)) < width:
             narrow = cut_table(student.folded(), student.text_map, dataset.popularity, left, nested)
-            student = resumed_student(*narrow, dataset, teaching)
+            student = resumed_student(*narrow, dataset, teaching, ids)
         cut(student.encoder, step, partial(_calibrated, student, teaching, losses, step.recovery, rows, calibration))
         student.shape = student.encoder.shape
         train_student(

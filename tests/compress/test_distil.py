@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional
 
@@ -116,6 +117,25 @@ def test_a_resumed_student_reproduces_table_and_encoder(film_dataset: Dataset, t
         np.testing.assert_allclose(
             folded.item_table[cold.astype(np.int64)], teaching.item_vectors[cold] @ student.text_map, atol=1e-5
         )
+
+
+def test_without_id_vectors_every_item_is_placed_by_its_text(film_dataset: Dataset, tmp_path: Path) -> None:
+    """Trained, folded, cut and taken up again: a table is the text vectors through one map, warm items' rows too."""
+    teaching = teaching_of(tmp_path, film_dataset)
+    assert teaching.item_vectors is not None
+    student = new_student(STUDENT.model_copy(update={"id_vectors": False}), film_dataset, teaching, 0)
+    again = resumed_student(student.folded(), student.text_map, film_dataset, teaching, id_vectors=False)
+    for model in (student, again):
+        model.table().square().sum().backward()
+        assert model.table.free.grad is None and model.table.map is not None and model.table.map.weight.grad is not None
+        assert model.text_map is not None
+        mapped = teaching.item_vectors @ model.text_map
+        np.testing.assert_allclose(model.folded().item_table.detach(), mapped, atol=1e-5)
+    with pytest.raises(ValidationError, match="leaves item vectors to text"):
+        SequenceStudent(text=False, id_vectors=False)
+    (tmp_path / "item_vectors.npy").unlink()
+    with pytest.raises(UsageError, match="needs a teacher with item vectors"):
+        new_student(SequenceStudent(id_vectors=False), film_dataset, Teaching(tmp_path), 0)
 
 
 def two_item_student() -> StudentInTraining:

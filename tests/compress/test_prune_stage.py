@@ -4,13 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
 from torch import nn
 
 from compress.data.dataset import Dataset
-from compress.distil.distil import catalogue_texts, text_space
+from compress.distil.distil import DistilConfig, catalogue_texts, distil, text_space
 from compress.models.folder import load_array, load_sequence, load_text, model_facts, read_json, write_model
 from compress.models.sequence import SequenceModel
 from compress.models.text import TextEncoder
@@ -262,3 +263,25 @@ def test_pruning_is_deterministic(pruned: Run) -> None:
     one, two = (pruned(STUDENT, sequence={"recovery": {"epochs": 1}}) for _ in range(2))
     for file in ("sequence/model.safetensors", "text_map.npy", "valid_ranks.npy", "metrics.json", "model.json"):
         assert (one / file).read_bytes() == (two / file).read_bytes()
+
+
+def test_a_student_without_id_vectors_stays_one(build: Run, film_data: Path, film_teacher: dict[str, Path]) -> None:
+    """Recovery trains the map and the encoder alone: every row of the table is still its text through the map."""
+    student = {"name": "sequence", "dim": 8, "heads": 2, "neurons": 16, "max_history": 10, "id_vectors": False}
+    training = {"epochs": 2, "warmup_epochs": 0}
+    config = DistilConfig.model_validate({"student": student, "training": training})
+    distilled = build(distil, config, data=film_data, mix=film_teacher["target"])
+    cut = {"name": "structured", "recovery": {"epochs": 2}}
+    pruned = build(
+        prune,
+        PruneConfig.model_validate({"sequence": cut}),
+        data=film_data,
+        mix=film_teacher["target"],
+        distil=distilled,
+    )
+    for folder in (distilled, pruned):
+        model, text_map = load_sequence(folder), load_array(folder, "text_map")
+        vectors = load_array(film_teacher["target"], "item_vectors")
+        assert model is not None and text_map is not None and vectors is not None
+        np.testing.assert_allclose(model.item_table.detach().numpy(), vectors @ text_map, atol=1e-5)
+        assert model_facts(folder)["id_vectors"] is False
