@@ -20,7 +20,7 @@ from benchmarks.measure import Latency, latency, speedup
 from compress.accuracy import DEPTH, accuracy_of, baseline_rows, given_rows
 from compress.chain import Chain, gathered
 from compress.data.dataset import Cases, Dataset
-from compress.likes.bench import graphless_rows, like_accuracy, like_baseline_rows, logits_of
+from compress.likes.bench import graphless_rows, like_accuracy, like_baseline_rows, logits_of, logits_of_graph
 from compress.likes.rows import LikeData
 from compress.models.folder import load_scorer, read_json, write_json
 from compress.models.mix import Scorer
@@ -69,6 +69,12 @@ class Candidate:
     def graph(self) -> Path:
         return self.folder / str(self.facts["graphs"]["history"][self.precision])
 
+    @property
+    def like_graph(self) -> Path | None:
+        """What says how likely a like is; None of what only ranks."""
+        file = self.facts["graphs"].get("like", {}).get(self.precision)
+        return None if file is None else self.folder / str(file)
+
 
 def candidates_of(inputs: Inputs) -> list[Candidate]:
     """Every chain with a history graph, in every precision it was exported in."""
@@ -87,7 +93,7 @@ def bench(config: BenchConfig, inputs: Inputs, out: Path, options: RunOptions) -
     candidates = candidates_of(inputs)
     not_measured: list[dict[str, str]] = []
     if task_of(inputs["data"]) == "likes":
-        candidates = [candidate for candidate in candidates if candidate.precision == "fp32"]
+        candidates = [c for c in candidates if c.precision == "fp32" or c.like_graph is not None]
         others, evidence = _likes(candidates, inputs, dataset, config, not_measured)
     else:
         others, evidence = _ranking(candidates, inputs, dataset, not_measured, options)
@@ -137,17 +143,21 @@ def _likes(
     config: BenchConfig,
     not_measured: list[dict[str, str]],
 ) -> tuple[list[dict[str, Any]], Evidence]:
-    """The same of like/dislike data: accuracy is that of the logits of the model that the graph was made from."""
+    """The same of like/dislike data. An fp32 row's accuracy is that of the model's logits, which its graph was shown to
+    give; a quantized one's is its graph's."""
     data = LikeData.open(inputs["data"], config.domain)
     baselines, values = like_baseline_rows(inputs["baselines"], data)
     graphless, found = graphless_rows(inputs, data, not_measured)
     values |= found
     for candidate in candidates:
-        accuracy, found = like_accuracy(candidate.name, logits_of(inputs, candidate.chain), data)
+        graph, most = candidate.like_graph, int(candidate.facts["max_history"])
+        if candidate.precision == "fp32" or graph is None:
+            logits = logits_of(inputs, candidate.chain)
+        else:
+            logits = logits_of_graph(graph, most, data, candidate.chain.seed)
+        accuracy, found = like_accuracy(candidate.name, logits, data)
         candidate.row |= _facts(candidate, dataset) | {"accuracy": accuracy}
         values |= found
-    why = "its graphs rank a catalogue over liked histories; a row's AUC also reads what was disliked"
-    not_measured.append({"what": "AUC of INT8 graphs", "why": why})
     return graphless + baselines, {"values": values}
 
 
@@ -191,8 +201,10 @@ def answers(ranker: Ranker, cases: Cases, max_history: int, depth: int, batch: i
 
 
 def size_bytes(candidate: Candidate, dataset: Dataset) -> int:
-    """The history -> top-k part: graph with its table, and the id map. A teacher's is served with its LM."""
-    total = candidate.graph.stat().st_size + sum(len(item.encode()) + 1 for item in dataset.item_ids)
+    """The history -> top-k part: graph with its table, and the id map; of like/dislike models the like graph, which has
+    a table of its own, too. A teacher's is served with its LM."""
+    graphs = [graph for graph in (candidate.graph, candidate.like_graph) if graph is not None]
+    total = sum(graph.stat().st_size for graph in graphs) + sum(len(item.encode()) + 1 for item in dataset.item_ids)
     if candidate.chain.role == "teacher" and "text" in candidate.facts["graphs"]:
         total += (candidate.folder / str(candidate.facts["graphs"]["text"]["fp32"])).stat().st_size
     return total

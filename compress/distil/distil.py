@@ -78,6 +78,8 @@ def distil(config: DistilConfig, inputs: Inputs, out: Path, options: RunOptions)
             out,
             options,
         )
+    elif config.student.rated:
+        raise UsageError("distil.student.rated: only like/dislike rows have likes and dislikes to count (got true)")
     else:
         dataset, teaching = Dataset.open(inputs["data"], config.domain), Teaching(teacher)
         student = new_student(config.student, dataset, teaching, config.seed)

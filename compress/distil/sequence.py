@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import PositiveInt
+from pydantic import PositiveInt, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -15,7 +15,7 @@ from compress.distil.losses import SequenceLoss
 from compress.distil.mixture import Distillation
 from compress.distil.step import Teaching
 from compress.models.sequence import EncoderSizes, SequenceEncoder, SequenceModel, SequenceShape
-from compress.stage import RunOptions
+from compress.stage import RunOptions, without_default
 from compress.training import Fit, Training, batches, fit, validation_ndcg, warm_items
 from compress.training.engine import device_of
 from compress.training.softmax import Sampler, next_item_loss
@@ -29,6 +29,11 @@ class SequenceStudent(EncoderSizes):
     heads: PositiveInt = 2
     neurons: PositiveInt = 128
     text: bool = True
+    rated: bool = False  # like/dislike data: how many training rows a user liked, and disliked, enters every logit
+
+    @model_serializer(mode="wrap")
+    def _only_what_differs(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        return without_default(write(self), self, "rated")
 
 
 class FoldedTable(nn.Module):

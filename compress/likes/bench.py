@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 from benchmarks.accuracy import user_aucs
 from benchmarks.likes import best_threshold, summarise_likes, user_values
 from compress.chain import Chain, gathered
+from compress.likes.ratings import ratings_before
 from compress.likes.rows import LikeData, Split, read_logits
 from compress.likes.stages import LOGITS
+from compress.likes.training_rows import training_rows
 from compress.models.folder import model_facts, read_json
+from compress.quantize.likes import graph_logits
 from compress.stage import Inputs
+from deploy.likes import LikeScorer
 
 Values = dict[str, NDArray[np.float64]]
 """`<model>/test` (users,) and `<model>/test/uauc` (users with both labels,): values whose means are AUC and UAUC."""
@@ -70,6 +74,13 @@ def _graphless(inputs: Inputs) -> Iterator[tuple[Chain, Path]]:
     for chain, folder in gathered(inputs, "prune"):
         if (folder / LOGITS).exists() and "sequence" not in model_facts(folder)["parts"]:
             yield chain, folder
+
+
+def logits_of_graph(graph: Path, max_history: int, data: LikeData, seed: int) -> dict[Split, NDArray[np.float64]]:
+    """What a like graph says of validation and test rows."""
+    scorer, ratings = LikeScorer(graph), ratings_before(data, training_rows(data), seed)
+    asked: tuple[Split, ...] = ("valid", "test")
+    return {split: graph_logits(scorer, max_history, data[split], ratings[split]) for split in asked}
 
 
 def logits_of(inputs: Inputs, chain: Chain) -> dict[Split, NDArray[np.float64]]:

@@ -16,7 +16,8 @@ from compress.distil.losses import SequenceLoss, SoftLabels
 from compress.distil.sequence import SequenceStudent, new_student
 from compress.distil.step import Teaching
 from compress.likes.model import LikesModel
-from compress.likes.rows import LikeData, Rows, read_logits, write_logits
+from compress.likes.ratings import Ratings, ratings_before
+from compress.likes.rows import LikeData, Rows, Split, read_logits, write_logits
 from compress.likes.train import LikesTraining, Taught, log_odds_of_all, train_likes
 from compress.likes.training_rows import training_rows
 from compress.models.folder import load_text, write_json, write_model
@@ -100,18 +101,21 @@ def train_likes_student(
         taught = Taught(soft[0], torch.from_numpy(logits.astype(np.float32)))
     parts = new_student(student, dataset, teaching, seed)
     parts.table.warm.copy_(known_items(rows, dataset.n_items)[:, None])
-    module = LikesTraining(parts, log_odds_of_all(rows)).to(device_of(options))
+    ratings = ratings_before(like_data, rows, seed) if student.rated else None
+    module = LikesTraining(parts, log_odds_of_all(rows), student.rated).to(device_of(options))
     groups = [(list(module.parameters()), 1.0)]
 
     def table(_number: int, _batch: Tensor) -> Tensor:
         whole: Tensor = parts.table()
         return whole
 
-    found = train_likes(module, groups, table, like_data, rows, taught, training, rng, options, "distil")
+    found = train_likes(
+        module, groups, table, like_data, rows, taught, training, rng, options, "distil", ratings=ratings
+    )
     arrays = {} if parts.text_map is None else {"text_map": parts.text_map}
     vectors = teacher / "item_vectors.npy"
     space = file_sha256(vectors) if arrays and vectors.exists() else None
-    write_likes(out, module.folded(), like_data, rows, found, None, arrays, text_space=space)
+    write_likes(out, module.folded(), like_data, rows, found, None, arrays, ratings, text_space=space)
 
 
 def write_likes(
@@ -122,16 +126,18 @@ def write_likes(
     found: Fit,
     text: TextEncoder | None,
     arrays: dict[str, NDArray[Any]],
+    ratings: Ratings | None = None,
     **facts: Any,
 ) -> None:
     """A model folder with its head, `logits.npz` and what the gate reads, `valid_values.npy`."""
-    logits = {"train": model.logits(rows), "valid": model.logits(data["valid"]), "test": model.logits(data["test"])}
+    asked: dict[Split, Rows] = {**data.parts, "train": rows}
+    logits = {split: model.logits(some, None if ratings is None else ratings[split]) for split, some in asked.items()}
     values = {"valid_values": user_values(logits["valid"], data["valid"].labels, data["valid"].users)}
     metrics = {"valid_auc": auc(logits["valid"], data["valid"].labels), "best_epoch": found.best_epoch}
     write_model(
         out, text=text, sequence=model.sequence, arrays={**arrays, **values, **model.arrays()}, metrics=metrics, **facts
     )
-    write_logits(out / LOGITS, {"train": logits["train"], "valid": logits["valid"], "test": logits["test"]})
+    write_logits(out / LOGITS, logits)
     write_json(out / "curve.json", [[e, None if loss != loss else loss, v] for e, loss, v in found.curve])
 
 
