@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from benchmarks.candidates import CachedPath, IdMap, TextPath
+from benchmarks.candidates import CachedPath, IdMap, LikePath, TextPath
 from benchmarks.cold_start import ColdStart, fresh_process
 from benchmarks.machine import describe_machine, fingerprint
 from benchmarks.measure import Latency, latency, speedup
@@ -245,8 +245,9 @@ def _measure_latency(
         for path in paths:
             found = measured[path.name]
             samples[path.name] = found.samples_ms
-            row = {"path": path.path, "runtime": path.runtime, "device": device, **_figures(found, config, dataset)}
-            path.candidate.row["latency"].append(row | _ratios(found, measured, path.candidate, teacher, device))
+            k = 1 if path.path == "like" else config.k
+            row = {"path": path.path, "runtime": path.runtime, "device": device, **_figures(found, config, dataset, k)}
+            path.candidate.row["latency"].append(row | _ratios(found, measured, path, teacher))
     return samples
 
 
@@ -285,17 +286,22 @@ def _paths(
             candidate.graph, dataset.item_ids, max_history=most, threads=config.threads, providers=providers
         )
         yield TimedPath(candidate, "cached", "onnxruntime", device, partial(cached.recommend, k=config.k))
+        if candidate.like_graph is not None:
+            like = LikePath(
+                candidate.like_graph, dataset.item_ids, max_history=most, threads=config.threads, providers=providers
+            )
+            yield TimedPath(candidate, "like", "onnxruntime", device, like.ask)
     if teacher is not None:
         yield from _teacher_paths(teacher, inputs, dataset, config, device)
 
 
-def _figures(found: Latency, config: BenchConfig, dataset: Dataset) -> dict[str, Any]:
+def _figures(found: Latency, config: BenchConfig, dataset: Dataset, k: int) -> dict[str, Any]:
     return {
         "threads": config.threads,
         "batch": 1,
         "history": config.history,
         "items": dataset.n_items,
-        "k": config.k,
+        "k": k,
         "p50_ms": found.p50_ms,
         "p95_ms": found.p95_ms,
         "p99_ms": found.p99_ms,
@@ -305,15 +311,17 @@ def _figures(found: Latency, config: BenchConfig, dataset: Dataset) -> dict[str,
 
 
 def _ratios(
-    found: Latency, measured: Mapping[str, Latency], candidate: Candidate, teacher: Candidate | None, device: str
+    found: Latency, measured: Mapping[str, Latency], timed: TimedPath, teacher: Candidate | None
 ) -> dict[str, dict[str, float]]:
-    """How many times faster than the teacher's two paths, and than the candidate's own fp32 graph."""
-    references = {"ratio_to_fp32": f"{candidate.chain.name}-fp32 cached"}
-    if teacher is not None:
+    """How many times faster than the teacher's two paths, and than the candidate's own fp32 graph: of the path `like`
+    than the fp32 graph alone."""
+    like = timed.path == "like"
+    references = {"ratio_to_fp32": f"{timed.candidate.chain.name}-fp32 {'like' if like else 'cached'}"}
+    if teacher is not None and not like:
         references |= {"ratio_to_teacher": f"{teacher.name} cached", "ratio_to_teacher_text": f"{teacher.name} text"}
     ratios = {}
     for key, name in references.items():
-        reference = measured.get(f"{name} onnxruntime {device}")
+        reference = measured.get(f"{name} onnxruntime {timed.device}")
         if reference is not None:
             ratio = speedup(reference, found)
             ratios[key] = {"median": ratio.median, "low": ratio.low, "high": ratio.high}

@@ -1,6 +1,6 @@
 """What the stage `bench` measures of like/dislike models: AUC, UAUC and the decision, from each model's logits."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from compress.likes.stages import LOGITS
 from compress.likes.training_rows import training_rows
 from compress.models.folder import model_facts, read_json
 from compress.quantize.likes import graph_logits
+from compress.quantize.parts import like_questions, spread
 from compress.stage import Inputs
+from deploy.golden import GoldenLike
 from deploy.likes import LikeScorer
 
 Values = dict[str, NDArray[np.float64]]
@@ -86,3 +88,28 @@ def logits_of_graph(graph: Path, max_history: int, data: LikeData, seed: int) ->
 def logits_of(inputs: Inputs, chain: Chain) -> dict[Split, NDArray[np.float64]]:
     """What a chain's model said of all rows."""
     return read_logits(dict(gathered(inputs, "prune"))[chain] / LOGITS)
+
+
+def golden_likes(
+    data: LikeData, ids: Sequence[str], scorers: Mapping[str, LikeScorer], max_history: int, most: int
+) -> list[GoldenLike]:
+    """At most `most` test rows spread over all, with the answer of each precision. `ids`: those of rows 1, 2, ..."""
+    rows, train = data["test"], training_rows(data)
+    index = np.array(spread(len(rows), most), np.int64)
+    known, names = ratings_before(data, train, 0)["test"][index], ["", *ids]
+    asked = like_questions(rows.take(index), known, max_history)
+    found = []
+    for i in range(len(index)):
+        own = asked["history"][i] > 0
+        history, liked = asked["history"][i][own], asked["liked"][i][own]
+        one = (history[None], liked[None], asked["items"][i : i + 1], asked["ratings"][i : i + 1])
+        found.append(
+            GoldenLike(
+                history=[names[row] for row in history],
+                liked=liked.tolist(),
+                item=names[asked["items"][i]],
+                ratings=(int(known[i, 0]), int(known[i, 1])),
+                logits={precision: float(scorer.logits(*one)[0]) for precision, scorer in scorers.items()},
+            )
+        )
+    return found

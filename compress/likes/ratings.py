@@ -14,8 +14,9 @@ from compress.likes.rows import LikeData, Rows, Split
 Ratings = Mapping[Split, NDArray[np.int64]]
 """(likes, dislikes) of the user of each row, int64 (rows, 2) by split; `train` has the rows of `training_rows`."""
 
-IMAGINED = 2.5
-"""Imagined likes, and as many dislikes, that the log-odds start from: together the five of the baselines' means."""
+IMAGINED = (5.0, 20.0)
+"""Imagined likes, and as many dislikes, that a user's log-odds start from. Two of them tell how much is known without a
+count, which grows from row to row of the training part and is at its end when others are asked."""
 
 
 def ratings_before(data: LikeData, train: Rows, seed: int) -> Ratings:
@@ -30,20 +31,21 @@ def ratings_before(data: LikeData, train: Rows, seed: int) -> Ratings:
 
 
 class UserLeaning(nn.Module):
-    """What the user's ratings add to every logit: a hidden layer over their log-odds and number. It starts at 0.
+    """What the user's ratings add to every logit: a hidden layer over their log-odds, drawn to even by each of
+    `IMAGINED`. It starts at 0.
 
     The same for all items, so that it moves no item of a user before another.
     """
 
     def __init__(self, hidden: int = 8) -> None:
         super().__init__()
-        self.up, self.down = nn.Linear(2, hidden), nn.Linear(hidden, 1, bias=False)
+        self.up, self.down = nn.Linear(len(IMAGINED), hidden), nn.Linear(hidden, 1, bias=False)
         nn.init.zeros_(self.down.weight)
 
     def forward(self, ratings: Tensor) -> Tensor:
         """ratings (batch, 2): likes and dislikes -> (batch,)."""
         counts = ratings.float()
-        odds = (counts + IMAGINED).log()
-        entering = torch.stack([odds[:, 0] - odds[:, 1], counts.sum(1).log1p()], dim=1)
+        odds = [(counts + imagined).log() for imagined in IMAGINED]
+        entering = torch.stack([of[:, 0] - of[:, 1] for of in odds], dim=1)
         leaning: Tensor = self.down(functional.gelu(self.up(entering)))[:, 0]
         return leaning

@@ -50,14 +50,16 @@ def _rated(g: GraphBuilder, vectors: str, disliked: NDArray[np.float32]) -> str:
 def _leaning(g: GraphBuilder, leaning: UserLeaning) -> str:
     """`UserLeaning`: (batch,)."""
     counts = g.add("Cast", "ratings", name="counts", to=TensorProto.FLOAT)
-    smoothed = g.add("Add", counts, g.constant("imagined", np.float32(IMAGINED)), name="smoothed")
-    odds = g.add("Log", smoothed, name="odds")
-    against = g.add("Gemm", odds, g.constant("likes_against", np.array([[1.0], [-1.0]], np.float32)), name="against")
-    number = g.add("ReduceSum", counts, g.ints(1), name="number", keepdims=1)
-    size = g.add("Log", g.add("Add", number, g.constant("one", np.float32(1.0)), name="one_more"), name="size")
-    entering = g.add("Concat", against, size, name="leaning_features", axis=1)
+    each = g.add("Unsqueeze", counts, g.ints(1), name="counts_for_each")
+    imagined = g.constant("imagined", np.array(IMAGINED, np.float32)[None, :, None])
+    odds = g.add("Log", g.add("Add", each, imagined, name="smoothed"), name="log_counts")  # (batch, imagined, 2)
+    likes, dislikes = (
+        g.add("Gather", odds, g.constant(f"{name}_column", np.int64(column)), name=f"log_{name}", axis=2)
+        for column, name in enumerate(("likes", "dislikes"))
+    )
+    against = g.add("Sub", likes, dislikes, name="log_odds")
     up, down = leaning.up, leaning.down
     weights = g.constant("leaning.up", up.weight.T), g.constant("leaning.shift", up.bias)
-    hidden = g.add("Gelu", g.add("Gemm", entering, *weights, name="leaning_up"), name="leaning_hidden")
+    hidden = g.add("Gelu", g.add("Gemm", against, *weights, name="leaning_up"), name="leaning_hidden")
     out = g.add("Gemm", hidden, g.constant("leaning.down", down.weight.T), name="leaning_down")
     return g.add("Squeeze", out, g.ints(1), name="leaning")
