@@ -22,7 +22,6 @@ from compress.quantize.parts import LikePart
 from compress.quantize.quantizers import HistoryQuantizer, Int8Dynamic, Int8PerRow
 from compress.quantize.static import Int8Static
 from compress.quantize.weight_only import Int4WeightOnly, Int8WeightOnly
-from deploy.errors import UsageError
 from deploy.likes import LikeScorer
 
 N_ITEMS, DIM, LONGEST = 40, 16, 8
@@ -141,11 +140,3 @@ def test_a_graph_of_another_model_is_no_parity(taste_data: Path, tmp_path: Path)
     assert np.allclose(logits, model.logits(data["test"], ratings["test"]), atol=1e-4)
     with pytest.raises(ParityError, match="differ from torch"):
         like_parity(other, tmp_path / "like.onnx", data, ratings, exact=True)
-
-
-def test_a_graph_with_other_inputs_is_refused(tmp_path: Path) -> None:
-    from compress.quantize.graph import history_graph
-
-    onnx.save(history_graph(random_likes(True).sequence), tmp_path / "history.onnx")
-    with pytest.raises(UsageError, match="must map history, items, liked, ratings to logits"):
-        LikeScorer(tmp_path / "history.onnx")
