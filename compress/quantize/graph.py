@@ -150,8 +150,9 @@ def _sequence_scores(g: GraphBuilder, model: SequenceModel, history: str, table:
     return items.scores(encode(g, model, history, items.look_up(history) if vectors is None else vectors))
 
 
-def item_table(g: GraphBuilder, model: SequenceModel, table: Table) -> "Fp32Table | Int8Table":
-    return Int8Table(g, model) if table == "int8" else Fp32Table(g, model)
+def item_table(g: GraphBuilder, model: SequenceModel, table: Table, largest: int = 63) -> "Fp32Table | Int8Table":
+    """`largest`: see `quantize_rows`."""
+    return Int8Table(g, model, largest) if table == "int8" else Fp32Table(g, model)
 
 
 class Fp32Table:
@@ -174,8 +175,8 @@ class Int8Table:
     transposes the table once, when it loads the graph, and fuses what follows into one DynamicQuantizeMatMul.
     """
 
-    def __init__(self, g: GraphBuilder, model: SequenceModel) -> None:
-        values, scales = quantize_rows(model.item_table.detach().cpu().numpy())
+    def __init__(self, g: GraphBuilder, model: SequenceModel, largest: int) -> None:
+        values, scales = quantize_rows(model.item_table.detach().cpu().numpy(), largest)
         self.g, self.table = g, g.constant("item_table", values)
         self.scales = g.constant("item_scales", scales[:, None])
 

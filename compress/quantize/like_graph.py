@@ -1,7 +1,7 @@
 """One ONNX graph from a rated history and an item to the log-odds of a like: `LikesHead` node by node.
 
-The user's vector is the history graph's (`graph.py`); of the item table only the rows asked about are read, so that
-nothing is scaled over a batch.
+The user's vector is the history graph's (`graph.py`); of the item table only the rows asked about are read. Nothing is
+scaled over a batch, and as no INT8 rows are multiplied they may have 8 bits: coordinates near 0 stand beside leanings.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ def like_graph(model: LikesModel, table: Table = "fp32", products: bool = False)
     logits float32 (batch,). A head that is not `rated` does not read `ratings`. The rest is as for `history_graph`."""
     g = GraphBuilder(products)
     sequence, head = model.sequence, model.head
-    rows = item_table(g, sequence, table)
+    rows = item_table(g, sequence, table, largest=127)
     vectors = _rated(g, rows.look_up("history"), head.disliked.detach().cpu().numpy())
     user = encode(g, sequence, "history", vectors)
     agreed = g.add("Mul", user, rows.look_up("items", "asked"), name="agreed")
