@@ -15,7 +15,7 @@ from compress.data.dataset import Dataset
 from compress.distil.losses import SequenceLoss, SoftLabels
 from compress.distil.sequence import SequenceStudent, new_student
 from compress.distil.step import Teaching
-from compress.likes.model import LikesModel
+from compress.likes.model import LikesHead, LikesModel
 from compress.likes.ratings import Ratings, ratings_before
 from compress.likes.rows import LikeData, Rows, Split, read_logits, write_logits
 from compress.likes.train import LikesTraining, Taught, log_odds_of_all, train_likes
@@ -43,7 +43,8 @@ def train_likes_teacher(
     assert text is not None
     teacher = TwoLevelTeacher(method, text, dataset, None)
     teacher.warm.copy_(known_items(rows, dataset.n_items)[:, None])
-    module = LikesTraining(teacher, log_odds_of_all(rows)).to(device_of(options))
+    head = LikesHead(teacher.encoder.shape.dim, log_odds_of_all(rows))
+    module = LikesTraining(teacher, head).to(device_of(options))
 
     def moves(number: int) -> bool:
         return bool(method.trained_layers) and 0 < number - method.frozen_epochs <= method.text_epochs
@@ -87,22 +88,15 @@ def train_likes_student(
     options: RunOptions,
 ) -> None:
     """A student of the teacher's logits where there are any, else a control. Raises UsageError on a ranking loss."""
-    given = [loss for loss in losses if not isinstance(loss, Skip)]
-    soft = [loss for loss in given if isinstance(loss, SoftLabels)]
-    if len(soft) != len(given) or len(soft) > 1:
-        got = ", ".join(loss.name for loss in given)
-        raise UsageError(f"distil.loss: like/dislike rows are learned with soft_labels or none (got {got})")
+    taught = taught_by(soft_labels_of("distil.loss", losses), teacher)
     rng = seed_everything(seed, options)
     dataset, like_data, teaching = Dataset.open(data, domain), LikeData.open(data, domain), Teaching(teacher)
     rows = training_rows(like_data)
-    taught = None
-    if soft and (teacher / LOGITS).exists():
-        logits = read_logits(teacher / LOGITS)["train"]
-        taught = Taught(soft[0], torch.from_numpy(logits.astype(np.float32)))
     parts = new_student(student, dataset, teaching, seed)
     parts.table.warm.copy_(known_items(rows, dataset.n_items)[:, None])
     ratings = ratings_before(like_data, rows, seed) if student.rated else None
-    module = LikesTraining(parts, log_odds_of_all(rows), student.rated).to(device_of(options))
+    head = LikesHead(student.dim, log_odds_of_all(rows), student.rated)
+    module = LikesTraining(parts, head).to(device_of(options))
     groups = [(list(module.parameters()), 1.0)]
 
     def table(_number: int, _batch: Tensor) -> Tensor:
@@ -116,6 +110,23 @@ def train_likes_student(
     vectors = teacher / "item_vectors.npy"
     space = file_sha256(vectors) if arrays and vectors.exists() else None
     write_likes(out, module.folded(), like_data, rows, found, None, arrays, ratings, text_space=space)
+
+
+def soft_labels_of(where: str, losses: Sequence[SequenceLoss]) -> SoftLabels | None:
+    """The loss that like/dislike rows are learned with beside the labels; None for `none`. Raises UsageError."""
+    given = [loss for loss in losses if not isinstance(loss, Skip)]
+    soft = [loss for loss in given if isinstance(loss, SoftLabels)]
+    if len(soft) != len(given) or len(soft) > 1:
+        got = ", ".join(loss.name for loss in given)
+        raise UsageError(f"{where}: like/dislike rows are learned with soft_labels or none (got {got})")
+    return soft[0] if soft else None
+
+
+def taught_by(soft: SoftLabels | None, teacher: Path) -> Taught | None:
+    """What the teacher says of the training rows; None where nobody asks, or it has nothing to say (a control's)."""
+    if soft is None or not (teacher / LOGITS).exists():
+        return None
+    return Taught(soft, torch.from_numpy(read_logits(teacher / LOGITS)["train"].astype(np.float32)))
 
 
 def write_likes(

@@ -34,9 +34,9 @@ class Taught:
 class LikesTraining(nn.Module):
     """A teacher or student (`parts`) with a head, in training."""
 
-    def __init__(self, parts: Parts, bias: float, rated: bool = False) -> None:
+    def __init__(self, parts: Parts, head: LikesHead) -> None:
         super().__init__()
-        self.parts, self.head = parts, LikesHead(parts.encoder.shape.dim, bias, rated)
+        self.parts, self.head = parts, head
 
     def logits(self, table: Tensor, *asked: Tensor) -> Tensor:
         """`asked`: history, likes, items and, for a head that is `rated`, ratings, as the head takes them."""
@@ -68,31 +68,47 @@ def train_likes(
     what: str,
     settle: Callable[[], None] = lambda: None,
     ratings: Ratings | None = None,
+    start_competes: bool = False,
 ) -> Fit:
-    """Fit `module` to `rows`; the state that validates best (AUC) stays. `settle` is called before each validation."""
-    most = module.parts.encoder.shape.max_history
-    device = device_of(options)
-    labels = torch.from_numpy(rows.labels.astype(np.float32))
-    asked = [rows.items.astype(np.int64)] + ([] if ratings is None else [ratings["train"]])
+    """Fit `module` to `rows`; the state that validates best (AUC) stays, with `start_competes` that before the first
+    epoch may. `settle` is called before each validation."""
     known = None if ratings is None else ratings["valid"]
 
     def epoch(number: int) -> Iterator[Tensor]:
         seen = rows if data.ordered else reordered(rows, rng)
-        arrays: list[NDArray[Any]] = [*seen.newest(most), *asked]
-        for index in np.array_split(rng.permutation(len(rows)), -(-len(rows) // training.batch_size)):
-            batch = [torch.from_numpy(a[index]).to(device) for a in arrays]
-            logits = module.logits(table(number, torch.cat([batch[0].flatten(), batch[2]])), *batch)
-            wanted = labels[index].to(device)
-            if taught is None:
-                yield functional.binary_cross_entropy_with_logits(logits, wanted)
-            else:
-                yield taught.loss(logits, wanted, taught.logits[index].to(device))
+        batches = np.array_split(rng.permutation(len(rows)), -(-len(rows) // training.batch_size))
+        return row_losses(module, table, number, seen, ratings, taught, batches, options)
 
     def validate(_number: int) -> float:
         settle()
         return auc(module.folded().logits(data["valid"], known), data["valid"].labels) or 0.0
 
-    return fit(module, groups, training, epoch, validate, options, what, rng=rng, metric="AUC")
+    return fit(module, groups, training, epoch, validate, options, what, start_competes, rng, metric="AUC")
+
+
+def row_losses(
+    module: LikesTraining,
+    table: Table,
+    number: int,
+    rows: Rows,
+    ratings: Ratings | None,
+    taught: Taught | None,
+    batches: Sequence[NDArray[np.integer[Any]]],
+    options: RunOptions,
+) -> Iterator[Tensor]:
+    """The mean loss of each of `batches`, indices of training rows, in epoch `number`: scalars in nats."""
+    device = device_of(options)
+    arrays: list[NDArray[Any]] = [*rows.newest(module.parts.encoder.shape.max_history), rows.items.astype(np.int64)]
+    arrays += [] if ratings is None else [ratings["train"]]
+    labels = torch.from_numpy(rows.labels.astype(np.float32))
+    for index in batches:
+        batch = [torch.from_numpy(a[index]).to(device) for a in arrays]
+        logits = module.logits(table(number, torch.cat([batch[0].flatten(), batch[2]])), *batch)
+        wanted = labels[index].to(device)
+        if taught is None:
+            yield functional.binary_cross_entropy_with_logits(logits, wanted)
+        else:
+            yield taught.loss(logits, wanted, taught.logits[index].to(device))
 
 
 def log_odds_of_all(rows: Rows) -> float:

@@ -213,10 +213,34 @@ def test_what_does_not_fit_the_task_is_refused(made: dict[str, Path], taste_data
     wrong = DistilConfig.model_validate({"student": {"name": "sequence", **SIZES}, "loss": "listwise_kl"})
     with pytest.raises(UsageError, match=r"soft_labels or none \(got listwise_kl\)"):
         distil(wrong, {"data": taste_data, "mix": made["mix"]}, tmp_path, OPTIONS)
-    with pytest.raises(UsageError, match="not pruned yet"):
+    with pytest.raises(UsageError, match=r"prune.loss: .* soft_labels or none \(got listwise_kl\)"):
         prune(
             PruneConfig.model_validate({"sequence": "structured"}),
             {"data": taste_data, "mix": made["mix"], "distil": made["student"]},
             tmp_path,
             OPTIONS,
         )
+
+
+@pytest.mark.parametrize(("name", "teacher"), [("student", "mix"), ("control", "pretrain")])
+def test_a_student_is_pruned_and_recovers(
+    made: dict[str, Path], taste_data: Path, tmp_path: Path, name: str, teacher: str
+) -> None:
+    """Half of the heads and a quarter of the neurons really go; the head, the text map and what it knew stay."""
+    recovery = {**TRAINING, "epochs": 3, "learning_rate": 0.003, "validate_every": 1}
+    sequence = {"name": "structured", "keep_heads": 0.5, "keep_neurons": 0.25, "recovery": recovery}
+    config = PruneConfig.model_validate({"sequence": sequence, "loss": "soft_labels", "text": "none"})
+    prune(config, {"data": taste_data, "mix": made[teacher], "distil": made[name]}, tmp_path, OPTIONS)
+    before, after = LikesModel.load(made[name]), LikesModel.load(tmp_path)
+    assert before is not None and after is not None
+    assert after.sequence.shape.blocks == (BlockShape(heads=1, neurons=4),)
+    assert (after.head.leaning is None) == (before.head.leaning is None)
+    assert after.sequence.item_table[1:, -2].eq(1).all() and after.sequence.encoder.norm.bias[-1] == 1
+    rows = LikeData.open(taste_data)["test"]
+    found, wanted = (auc(read_logits(of / "logits.npz")["test"], rows.labels) or 0.0 for of in (tmp_path, made[name]))
+    assert found > wanted - 0.05
+    maps = [load_array(of, "text_map") for of in (tmp_path, made[name])]
+    assert [of is None for of in maps] == [name == "control"] * 2
+    assert read_json(tmp_path / "model.json")["text_space"] == read_json(made[name] / "model.json")["text_space"]
+    curve = read_json(tmp_path / "curve.json")
+    assert read_json(tmp_path / "metrics.json")["valid_auc"] == pytest.approx(max(v for *_, v in curve), abs=1e-6)
