@@ -52,14 +52,19 @@ class LikesHead(nn.Module):
     ) -> Tensor:
         """table (n_items + 1, dim) as `with_leanings` gives it; history (batch, length) int64 rows, oldest first,
         padded with 0 on the left; likes (batch, length) of 0 and 1; items (batch,) int64 rows; ratings (batch, 2), read
-        by a head that is `rated` -> logits (batch,)."""
+        by a head that is `rated` -> logits (batch,). Raises ValueError where such a head gets none."""
         known = history > 0
         entering, (scale, shift) = table[history], self.disliked
         disliked = (known & (likes < 0.5))[:, :, None]
         vectors = torch.where(disliked, entering * scale + shift, entering)
         users = encoder.last(encoder.dropout(vectors), known)
         logits: Tensor = (users * table[items]).sum(-1) + self.bias
-        return logits if self.leaning is None or ratings is None else logits + self.leaning(ratings)
+        if self.leaning is None:
+            return logits
+        if ratings is None:
+            raise ValueError("a rated head needs the user's ratings")
+        leaning: Tensor = self.leaning(ratings)
+        return logits + leaning
 
 
 def with_leanings(table: Tensor) -> Tensor:
