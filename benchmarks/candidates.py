@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.likes import LikeScorer
 from deploy.ranker import CPU, Ranker, Scores, open_session
 from deploy.text import TextEncoder
 
@@ -65,6 +66,32 @@ class CachedPath:
         history, earlier = self._items.rows(histories, self._max_history)
         scores, rows = self._ranker.rank(history, earlier, min(k, len(self._items)))
         return self._items.ids(rows, scores)
+
+
+class LikePath:
+    """A like graph (path `like`): a history of ids, all liked -> how likely a like of one more item is."""
+
+    def __init__(
+        self,
+        graph: Path,
+        ids: Sequence[str],
+        *,
+        max_history: int = 50,
+        threads: int = 1,
+        providers: Sequence[str] = CPU,
+    ) -> None:
+        """graph: `like.<precision>.onnx`. ids: item ids in row order. Raises UsageError as `LikeScorer`."""
+        self._items = IdMap(ids)
+        self._scorer = LikeScorer(graph, threads=threads, providers=providers)
+        self._max_history = max_history
+
+    def ask(self, histories: Histories) -> list[float]:
+        """The log-odds that each history's user likes its first item, from what follows it."""
+        asked, _ = self._items.rows([history[:1] for history in histories], 1)
+        history, _ = self._items.rows([history[1:] for history in histories], self._max_history)
+        ratings = np.array([(len(history), 0) for history in histories], np.int64)
+        found: list[float] = self._scorer.logits(history, history > 0, asked[:, 0], ratings).tolist()
+        return found
 
 
 class TextPath:

@@ -36,17 +36,18 @@ def main(wanted: Sequence[str]) -> None:
 
 
 def markdown(results: Sequence[Result]) -> str:
-    """One row per variant: means over seeds or draws, of intervals' ends too; comparisons are those of the first."""
+    """One row per variant and precision: means over seeds or draws, of intervals' ends too; comparisons are those of
+    the first."""
     first = results[0]
     lines = [
         "| model | role | AUC valid | test | 95 % | UAUC test | 95 % | accuracy | F1 | MB | p50 ms |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    groups: dict[tuple[str, str], list[Model]] = defaultdict(list)
+    groups: dict[tuple[str, str, str], list[Model]] = defaultdict(list)
     for result in results:
         for model in result.models:
-            groups[model.role, model.variant].append(model)
-    lines += [_row(variant, role, models, first) for (role, variant), models in groups.items()]
+            groups[model.role, model.variant, model.name.rsplit("-", 1)[-1]].append(model)
+    lines += [_row(variant, role, models, first) for (role, variant, _), models in groups.items()]
     users = next((m.accuracy.test.uauc_users for m in first.models), None)
     data, machine = first.dataset, first.machine
     what = (
@@ -72,8 +73,9 @@ def _row(variant: str, role: str, models: Sequence[Model], first: Result) -> str
     ships = any(model.name == first.selected for model in models)
     tests = [model.accuracy.test for model in models]
     timed = lead.served
+    name = variant if lead.precision == "fp32" else f"{variant} {lead.precision.upper()}"
     cells = [
-        f"**{variant}** (ships)" if ships else variant,
+        f"**{name}** (ships)" if ships else name,
         role + (" *" if lead.chosen else ""),
         _mean([model.accuracy.valid.auc for model in models]),
         _mean([test.auc for test in tests]),

@@ -97,9 +97,10 @@ class Ratio(Record):
 
 
 class LatencyRow(Record):
-    """From raw item ids to raw item ids. `precision` is set where one bundle holds several."""
+    """From raw item ids to raw item ids; path `like`: to the log-odds of a like of one item. `precision` is set where
+    one bundle holds several."""
 
-    path: Literal["cached", "text"]
+    path: Literal["cached", "text", "like"]
     runtime: Literal["onnxruntime", "torch"]
     device: str
     threads: int

@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from benchmarks.candidates import CachedPath, IdMap, TextPath
+from benchmarks.candidates import CachedPath, IdMap, LikePath, TextPath
 from benchmarks.cold_start import ColdStart, fresh_process
 from benchmarks.machine import describe_machine, fingerprint
 from benchmarks.measure import Latency, latency, speedup
 from compress.accuracy import DEPTH, accuracy_of, baseline_rows, given_rows
 from compress.chain import Chain, gathered
 from compress.data.dataset import Cases, Dataset
-from compress.likes.bench import graphless_rows, like_accuracy, like_baseline_rows, logits_of
+from compress.likes.bench import graphless_rows, like_accuracy, like_baseline_rows, logits_of, logits_of_graph
 from compress.likes.rows import LikeData
 from compress.models.folder import load_scorer, read_json, write_json
 from compress.models.mix import Scorer
@@ -70,6 +70,12 @@ class Candidate:
     def graph(self) -> Path:
         return self.folder / str(self.facts["graphs"]["history"][self.precision])
 
+    @property
+    def like_graph(self) -> Path | None:
+        """What says how likely a like is; None of what only ranks."""
+        file = self.facts["graphs"].get("like", {}).get(self.precision)
+        return None if file is None else self.folder / str(file)
+
 
 def candidates_of(inputs: Inputs) -> list[Candidate]:
     """Every chain with a history graph, in every precision it was exported in."""
@@ -88,7 +94,7 @@ def bench(config: BenchConfig, inputs: Inputs, out: Path, options: RunOptions) -
     candidates = candidates_of(inputs)
     not_measured: list[dict[str, str]] = []
     if task_of(inputs["data"]) == "likes":
-        candidates = [candidate for candidate in candidates if candidate.precision == "fp32"]
+        candidates = [c for c in candidates if c.precision == "fp32" or c.like_graph is not None]
         others, evidence = _likes(candidates, inputs, dataset, config, not_measured)
     else:
         others, evidence = _ranking(candidates, inputs, dataset, not_measured, options)
@@ -140,17 +146,21 @@ def _likes(
     config: BenchConfig,
     not_measured: list[dict[str, str]],
 ) -> tuple[list[dict[str, Any]], Evidence]:
-    """The same of like/dislike data: accuracy is that of the logits of the model that the graph was made from."""
+    """The same of like/dislike data. An fp32 row's accuracy is that of the model's logits, which its graph was shown to
+    give; a quantized one's is its graph's."""
     data = LikeData.open(inputs["data"], config.domain)
     baselines, values = like_baseline_rows(inputs["baselines"], data)
     graphless, found = graphless_rows(inputs, data, not_measured)
     values |= found
     for candidate in candidates:
-        accuracy, found = like_accuracy(candidate.name, logits_of(inputs, candidate.chain), data)
+        graph, most = candidate.like_graph, int(candidate.facts["max_history"])
+        if candidate.precision == "fp32" or graph is None:
+            logits = logits_of(inputs, candidate.chain)
+        else:
+            logits = logits_of_graph(graph, most, data, candidate.chain.seed)
+        accuracy, found = like_accuracy(candidate.name, logits, data)
         candidate.row |= _facts(candidate, dataset) | {"accuracy": accuracy}
         values |= found
-    why = "its graphs rank a catalogue over liked histories; a row's AUC also reads what was disliked"
-    not_measured.append({"what": "AUC of INT8 graphs", "why": why})
     return graphless + baselines, {"values": values}
 
 
@@ -194,8 +204,10 @@ def answers(ranker: Ranker, cases: Cases, max_history: int, depth: int, batch: i
 
 
 def size_bytes(candidate: Candidate, dataset: Dataset) -> int:
-    """The history -> top-k part: graph with its table, and the id map. A teacher's is served with its LM."""
-    total = candidate.graph.stat().st_size + sum(len(item.encode()) + 1 for item in dataset.item_ids)
+    """The history -> top-k part: graph with its table, and the id map; of like/dislike models the like graph, which has
+    a table of its own, too. A teacher's is served with its LM."""
+    graphs = [graph for graph in (candidate.graph, candidate.like_graph) if graph is not None]
+    total = sum(graph.stat().st_size for graph in graphs) + sum(len(item.encode()) + 1 for item in dataset.item_ids)
     if candidate.chain.role == "teacher" and "text" in candidate.facts["graphs"]:
         total += (candidate.folder / str(candidate.facts["graphs"]["text"]["fp32"])).stat().st_size
     return total
@@ -236,8 +248,9 @@ def _measure_latency(
         for path in paths:
             found = measured[path.name]
             samples[path.name] = found.samples_ms
-            row = {"path": path.path, "runtime": path.runtime, "device": device, **_figures(found, config, dataset)}
-            path.candidate.row["latency"].append(row | _ratios(found, measured, path.candidate, teacher, device))
+            k = 1 if path.path == "like" else config.k
+            row = {"path": path.path, "runtime": path.runtime, "device": device, **_figures(found, config, dataset, k)}
+            path.candidate.row["latency"].append(row | _ratios(found, measured, path, teacher))
     return samples
 
 
@@ -276,17 +289,22 @@ def _paths(
             candidate.graph, dataset.item_ids, max_history=most, threads=config.threads, providers=providers
         )
         yield TimedPath(candidate, "cached", "onnxruntime", device, partial(cached.recommend, k=config.k))
+        if candidate.like_graph is not None:
+            like = LikePath(
+                candidate.like_graph, dataset.item_ids, max_history=most, threads=config.threads, providers=providers
+            )
+            yield TimedPath(candidate, "like", "onnxruntime", device, like.ask)
     if teacher is not None:
         yield from _teacher_paths(teacher, inputs, dataset, config, device)
 
 
-def _figures(found: Latency, config: BenchConfig, dataset: Dataset) -> dict[str, Any]:
+def _figures(found: Latency, config: BenchConfig, dataset: Dataset, k: int) -> dict[str, Any]:
     return {
         "threads": config.threads,
         "batch": 1,
         "history": config.history,
         "items": dataset.n_items,
-        "k": config.k,
+        "k": k,
         "p50_ms": found.p50_ms,
         "p95_ms": found.p95_ms,
         "p99_ms": found.p99_ms,
@@ -296,15 +314,17 @@ def _figures(found: Latency, config: BenchConfig, dataset: Dataset) -> dict[str,
 
 
 def _ratios(
-    found: Latency, measured: Mapping[str, Latency], candidate: Candidate, teacher: Candidate | None, device: str
+    found: Latency, measured: Mapping[str, Latency], timed: TimedPath, teacher: Candidate | None
 ) -> dict[str, dict[str, float]]:
-    """How many times faster than the teacher's two paths, and than the candidate's own fp32 graph."""
-    references = {"ratio_to_fp32": f"{candidate.chain.name}-fp32 cached"}
-    if teacher is not None:
+    """How many times faster than the teacher's two paths, and than the candidate's own fp32 graph: of the path `like`
+    than the fp32 graph alone."""
+    like = timed.path == "like"
+    references = {"ratio_to_fp32": f"{timed.candidate.chain.name}-fp32 {'like' if like else 'cached'}"}
+    if teacher is not None and not like:
         references |= {"ratio_to_teacher": f"{teacher.name} cached", "ratio_to_teacher_text": f"{teacher.name} text"}
     ratios = {}
     for key, name in references.items():
-        reference = measured.get(f"{name} onnxruntime {device}")
+        reference = measured.get(f"{name} onnxruntime {timed.device}")
         if reference is not None:
             ratio = speedup(reference, found)
             ratios[key] = {"median": ratio.median, "low": ratio.low, "high": ratio.high}

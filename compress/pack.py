@@ -14,11 +14,14 @@ from pydantic import Field
 from compress.baselines.models import recent_popularity
 from compress.chain import Chain, gathered
 from compress.data.dataset import Dataset
+from compress.likes.bench import golden_likes
+from compress.likes.rows import LikeData
 from compress.models.folder import load_array, read_json, write_json
 from compress.stage import Inputs, RunOptions, StageConfig
 from compress.task import valid_value
 from deploy.bundle import write_bundle
 from deploy.golden import Golden, record_case, record_text
+from deploy.likes import LikeScorer
 from deploy.manifest import EVIDENCE, GOLDEN, ITEMS, POPULAR, canonical_json
 from deploy.ranker import Ranker
 from deploy.signing import fingerprint, load_private
@@ -60,11 +63,19 @@ def pack(config: PackConfig, inputs: Inputs, out: Path, options: RunOptions) -> 
     with tempfile.TemporaryDirectory() as scratch:
         graphs = bundled_graphs(row, measured["models"] if config.graphs == "all" else [], facts)
         files: dict[str, Path | bytes] = {f"history.{p}.onnx": folder / name for p, name in graphs.items()}
+        likes = _like_graphs(graphs, facts)
+        files |= {f"like.{p}.onnx": folder / name for p, name in likes.items()}
         student = dict(gathered(inputs, "prune"))[chain]
         text = _text_part(inputs, facts.get("text_space"), load_array(student, "text_map"), Path(scratch), files)
         files[ITEMS] = inputs["data"] / "domains" / config.domain / "items.item"
         files[POPULAR] = canonical_json(_popular(inputs["baselines"], dataset))
-        files[GOLDEN] = canonical_json(_golden(config, dataset, files, graphs, facts, text).model_dump(mode="json"))
+        golden = _golden(config, dataset, files, graphs, facts, text)
+        if likes:
+            data = LikeData.open(inputs["data"], config.domain)
+            scorers = {precision: LikeScorer(folder / name) for precision, name in likes.items()}
+            recorded = golden_likes(data, dataset.item_ids, scorers, int(facts["max_history"]), config.golden_cases)
+            golden = golden.model_copy(update={"likes": recorded})
+        files[GOLDEN] = canonical_json(golden.model_dump(mode="json"))
         evidence = [r for r in measured["models"] if (r["variant"], r["seed"]) == (row["variant"], row["seed"])]
         files[EVIDENCE] = canonical_json({"machine": measured["machine"], "chosen": chosen, "models": evidence})
         model = {
@@ -74,6 +85,7 @@ def pack(config: PackConfig, inputs: Inputs, out: Path, options: RunOptions) -> 
             "precisions": {precision: f"history.{precision}.onnx" for precision in graphs},
             "default": row["precision"],
             "text": text,
+            "likes": {precision: f"like.{precision}.onnx" for precision in likes} or None,
         }
         bundle = write_bundle(
             files,
@@ -106,6 +118,13 @@ def bundled_graphs(row: Mapping[str, Any], rows: list[dict[str, Any]], facts: Ma
     if int8 := max((r for r in own if r["precision"] == "int8"), key=valid_value, default=None):
         shipped.append(int8)
     return {r["precision"]: facts["graphs"]["history"][r["quantizer"]] for r in [*shipped, row]}
+
+
+def _like_graphs(graphs: Mapping[str, str], facts: Mapping[str, Any]) -> dict[str, str]:
+    """The like graph beside each history graph, precision -> file; empty where the model only ranks."""
+    quantizer_of = {file: quantizer for quantizer, file in facts["graphs"]["history"].items()}
+    found = facts["graphs"].get("like", {})
+    return {precision: found[quantizer_of[file]] for precision, file in graphs.items()} if found else {}
 
 
 def _text_part(

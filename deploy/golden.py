@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import Field, FiniteFloat, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from deploy.errors import GateError
-from deploy.manifest import Record, shorten
+from deploy.manifest import Record, shorten, without_none
 from deploy.ranker import Ranker
 
 HEAD = 8
@@ -44,12 +44,58 @@ class GoldenText(Record):
     norm: FiniteFloat
 
 
+class GoldenLike(Record):
+    """One question (a rated history, oldest first, an item, how many items the user was known to like and to dislike)
+    with the log-odds of a like that each precision gave."""
+
+    history: Annotated[list[str], Field(max_length=10_000)]
+    liked: list[bool]
+    item: str
+    ratings: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
+    logits: dict[str, FiniteFloat]
+
+    @model_validator(mode="after")
+    def _each_rated(self) -> "GoldenLike":
+        if len(self.liked) != len(self.history):
+            raise ValueError(f"liked must be as long as history (got {len(self.liked)}, {len(self.history)})")
+        return self
+
+
 class Golden(Record):
-    """The whole file. `tolerance` is absolute, in the unit of the scores and of the text vector's numbers."""
+    """The whole file. `tolerance` is absolute, in the unit of the scores, logits and of the text vector's numbers."""
 
     tolerance: Annotated[FiniteFloat, Field(ge=0)]
     cases: Annotated[list[GoldenCase], Field(min_length=1, max_length=1000)]
     text: GoldenText | None = None
+    likes: Annotated[list[GoldenLike], Field(min_length=1, max_length=1000)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _likes_where_any(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_none(write(self), "likes")
+
+
+class LikeAnswers(Protocol):
+    """What answers a golden like."""
+
+    def like(self, item: str, history: Sequence[str], liked: Sequence[bool], ratings: tuple[int, int]) -> float:
+        """The log-odds of a like."""
+
+
+def check_likes(golden: Golden, precision: str, model: LikeAnswers) -> None:
+    """Ask `model` every like. Raises GateError naming the first that differs, or where none was recorded."""
+    if golden.likes is None:
+        raise GateError("golden.json: likes: no recorded answer for the like graph")
+    for number, case in enumerate(golden.likes):
+        where = f"golden.json: likes.{number}: {precision}"
+        wanted = case.logits.get(precision)
+        if wanted is None:
+            raise GateError(f"{where}: no recorded answer for this precision")
+        found = model.like(case.item, case.history, case.liked, case.ratings)
+        if not abs(found - wanted) <= golden.tolerance:
+            raise GateError(
+                f"{where}: must be {wanted:.6g} within {golden.tolerance:g} (got {found:.6g}); this machine does not "
+                "reproduce the bundle's answers"
+            )
 
 
 class Answers(Protocol):

@@ -9,7 +9,15 @@ import json
 import re
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from deploy.errors import UsageError
 
@@ -64,7 +72,8 @@ class TextModel(Record):
 
 
 class Model(Record):
-    """The history -> top-k model. `precisions` maps a precision to its graph's file."""
+    """The history -> top-k model. `precisions` maps a precision to its graph's file, `likes`, of models of rated
+    histories, to that of its like graph: what it says is the same model's."""
 
     n_items: Count
     dim: Count
@@ -72,6 +81,19 @@ class Model(Record):
     precisions: Annotated[dict[Precision, FileName], Field(min_length=1)]
     default: Precision
     text: TextModel | None = None
+    likes: dict[Precision, FileName] | None = None
+
+    @model_serializer(mode="wrap")
+    def _likes_where_any(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Bundles that only rank are the bytes they always were."""
+        return without_none(write(self), "likes")
+
+    @model_validator(mode="after")
+    def _likes_of_each(self) -> Self:
+        if self.likes is not None and self.likes.keys() != self.precisions.keys():
+            wanted, got = (", ".join(sorted(names)) for names in (self.precisions, self.likes))
+            raise ValueError(f"likes must have {wanted} (got {got})")
+        return self
 
     @model_validator(mode="after")
     def _default_exists(self) -> Self:
@@ -106,11 +128,17 @@ class Manifest(Record):
         """The files that this model cannot do without."""
         text = self.model.text
         parts = {text.graph, text.tokenizer} if text else set()
-        return {ITEMS, POPULAR, GOLDEN, EVIDENCE, *self.model.precisions.values(), *parts}
+        graphs = {*self.model.precisions.values(), *(self.model.likes or {}).values()}
+        return {ITEMS, POPULAR, GOLDEN, EVIDENCE, *graphs, *parts}
 
     def to_bytes(self) -> bytes:
         """The canonical bytes that are written, digested and signed."""
         return canonical_json(self.model_dump(mode="json", by_alias=True))
+
+
+def without_none(written: dict[str, Any], name: str) -> dict[str, Any]:
+    """What a serializer wrote, less the field `name` where it is None."""
+    return {key: value for key, value in written.items() if key != name or value is not None}
 
 
 def canonical_json(value: Any) -> bytes:

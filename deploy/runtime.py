@@ -14,8 +14,9 @@ from pydantic import Field, RootModel
 from deploy.bundle import Bundle, open_bundle
 from deploy.catalogue import Catalogue, Filter
 from deploy.errors import GateError, SlimrecError, UsageError
-from deploy.golden import Golden, check_cases, check_text
-from deploy.manifest import GOLDEN, ITEMS, POPULAR, parse_record
+from deploy.golden import Golden, check_cases, check_likes, check_text
+from deploy.likes import LikeScorer
+from deploy.manifest import GOLDEN, ITEMS, POPULAR, parse_record, shorten
 from deploy.ranker import Ranker, Rows, first_line
 from deploy.text import TextEncoder, Vectors
 
@@ -64,6 +65,10 @@ class Recommender:
         self._golden = parse_record(Golden, bundle.read(GOLDEN), GOLDEN)
         graph = bundle.path(model.precisions[self.precision])
         self.ranker = Ranker(graph, threads=threads, spin=spin)
+        likes = model.likes
+        self._likes = (
+            None if likes is None else LikeScorer(bundle.path(likes[self.precision]), threads=threads, spin=spin)
+        )
         self._text: TextEncoder | None = None
         self._text_lock = threading.Lock()
 
@@ -96,6 +101,9 @@ class Recommender:
         """Ask every golden case. Raises GateError where an answer differs from the recorded one."""
         with _running(self.bundle.manifest.model.precisions[self.precision]):
             check_cases(self._golden, self.precision, self)
+        if self._likes is not None:
+            with _running((self.bundle.manifest.model.likes or {})[self.precision]):
+                check_likes(self._golden, self.precision, self)
 
     def top(self, history: Sequence[str], k: int) -> tuple[list[str], list[float]]:
         """The model's k best ids and scores; unlike `recommend`, a history without a known id is a UsageError."""
@@ -158,6 +166,34 @@ class Recommender:
             ):
                 answers[place] = Recommendation(self._named(row_items, row_scores), unknown, "model")
         return [answer for answer in answers if answer is not None]
+
+    def like(
+        self,
+        item: str,
+        history: Sequence[str],
+        liked: Sequence[bool] | None = None,
+        ratings: tuple[int, int] = (0, 0),
+    ) -> float:
+        """The log-odds that a user with this rated history (item ids, oldest first) likes `item`.
+
+        liked: which of the history was liked, all of it by default. ratings: how many items the user is known to like
+        and to dislike, as the model counted them when it was trained (like/dislike rows before the one asked). Unknown
+        ids of the history are skipped, of the rest the most recent `max_history` are read. Raises UsageError where the
+        bundle says nothing of likes, has not the item, or `liked` is not as long as `history`.
+        """
+        if self._likes is None:
+            raise UsageError(f"{self.bundle.manifest.name}: the bundle ranks, it does not say how likely a like is")
+        marks = [True] * len(history) if liked is None else list(liked)
+        if len(marks) != len(history):
+            raise UsageError(f"liked: one mark per item of the history, {len(history)}, is wanted (got {len(marks)})")
+        (asked,) = self.rows_of([item])
+        if not asked:
+            raise UsageError(f"item: must be in {ITEMS} (got {shorten(item)})")
+        known = [pair for pair in zip(self.rows_of(history), marks, strict=True) if pair[0]]
+        known = known[-self.bundle.manifest.model.max_history :] or [(0, False)]
+        rows, rated = (np.array([column]) for column in zip(*known, strict=True))
+        counts = np.array([ratings], np.int64)
+        return float(self._likes.logits(rows.astype(np.int64), rated.astype(bool), np.array([asked]), counts)[0])
 
     def text_vectors(self, texts: Sequence[str]) -> Vectors:
         """Item texts -> float32 (len(texts), dim) in the space of the item table.

@@ -38,11 +38,17 @@ class LabelCounts:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(mean label with `smoothing` imagined rows of the average, count) of each key, float64; with `before` from
         rows at earlier places alone."""
+        likes, counts = self.known(keys, before)
+        return (likes + smoothing * self.prior) / (counts + smoothing), counts
+
+    def known(
+        self, keys: NDArray[np.int32], before: NDArray[np.int64] | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(likes, rows) of each key, float64; with `before` of rows at earlier places alone."""
         wanted = keys.astype(np.int64) * self._stride
         first = np.searchsorted(self._sorted, wanted)
         last = np.searchsorted(self._sorted, wanted + (self._stride - 1 if before is None else before))
-        counts = (last - first).astype(np.float64)
-        return (self._sums[last] - self._sums[first] + smoothing * self.prior) / (counts + smoothing), counts
+        return self._sums[last] - self._sums[first], (last - first).astype(np.float64)
 
 
 def training_places(rows: Rows, seed: int) -> NDArray[np.int64]:

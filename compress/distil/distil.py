@@ -64,8 +64,8 @@ def distil(config: DistilConfig, inputs: Inputs, out: Path, options: RunOptions)
         )
         write_text(out, table, error, teacher)
     elif task_of(inputs["data"]) == "likes":
-        if config.student.nested or config.student.table_dim:
-            raise UsageError("distil.student: like/dislike students have one width; leave nested and table_dim out")
+        if config.student.nested or config.student.table_dim or not config.student.id_vectors:
+            raise UsageError("distil.student: not for like/dislike rows: nested, table_dim, id_vectors: false")
         # imported here: the like/dislike head is trained with the students of this package
         from compress.likes.stages import train_likes_student
 
@@ -80,6 +80,8 @@ def distil(config: DistilConfig, inputs: Inputs, out: Path, options: RunOptions)
             out,
             options,
         )
+    elif config.student.rated:
+        raise UsageError("distil.student.rated: only like/dislike rows have likes and dislikes to count (got true)")
     else:
         dataset, teaching = Dataset.open(inputs["data"], config.domain), Teaching(teacher)
         student = new_student(config.student, dataset, teaching, config.seed)

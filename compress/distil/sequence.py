@@ -37,6 +37,7 @@ class SequenceStudent(EncoderSizes):
     neurons: PositiveInt = 128
     text: bool = True
     id_vectors: bool = True
+    rated: bool = False  # like/dislike data: how many training rows a user liked, and disliked, enters every logit
     table_dim: PositiveInt | None = None
     nested: tuple[PositiveInt, ...] = ()
 
@@ -53,7 +54,7 @@ class SequenceStudent(EncoderSizes):
 
     @model_serializer(mode="wrap")
     def _only_what_differs(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
-        return without_default(write(self), self, "id_vectors", "table_dim", "nested")
+        return without_default(write(self), self, "id_vectors", "rated", "table_dim", "nested")
 
     def shape(self, n_items: int) -> SequenceShape:
         own = {"table_dim": self.table_dim, "nested": self.nested}

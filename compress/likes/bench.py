@@ -1,6 +1,6 @@
 """What the stage `bench` measures of like/dislike models: AUC, UAUC and the decision, from each model's logits."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,16 @@ from numpy.typing import NDArray
 from benchmarks.accuracy import user_aucs
 from benchmarks.likes import best_threshold, summarise_likes, user_values
 from compress.chain import Chain, gathered
+from compress.likes.ratings import ratings_before
 from compress.likes.rows import LikeData, Split, read_logits
 from compress.likes.stages import LOGITS
+from compress.likes.training_rows import training_rows
 from compress.models.folder import model_facts, read_json
+from compress.quantize.likes import graph_logits
+from compress.quantize.parts import like_questions, spread
 from compress.stage import Inputs
+from deploy.golden import GoldenLike
+from deploy.likes import LikeScorer
 
 Values = dict[str, NDArray[np.float64]]
 """`<model>/test` (users,) and `<model>/test/uauc` (users with both labels,): values whose means are AUC and UAUC."""
@@ -72,6 +78,38 @@ def _graphless(inputs: Inputs) -> Iterator[tuple[Chain, Path]]:
             yield chain, folder
 
 
+def logits_of_graph(graph: Path, max_history: int, data: LikeData, seed: int) -> dict[Split, NDArray[np.float64]]:
+    """What a like graph says of validation and test rows."""
+    scorer, ratings = LikeScorer(graph), ratings_before(data, training_rows(data), seed)
+    asked: tuple[Split, ...] = ("valid", "test")
+    return {split: graph_logits(scorer, max_history, data[split], ratings[split]) for split in asked}
+
+
 def logits_of(inputs: Inputs, chain: Chain) -> dict[Split, NDArray[np.float64]]:
     """What a chain's model said of all rows."""
     return read_logits(dict(gathered(inputs, "prune"))[chain] / LOGITS)
+
+
+def golden_likes(
+    data: LikeData, ids: Sequence[str], scorers: Mapping[str, LikeScorer], max_history: int, most: int
+) -> list[GoldenLike]:
+    """At most `most` test rows spread over all, with the answer of each precision. `ids`: those of rows 1, 2, ..."""
+    rows, train = data["test"], training_rows(data)
+    index = np.array(spread(len(rows), most), np.int64)
+    known, names = ratings_before(data, train, 0)["test"][index], ["", *ids]
+    asked = like_questions(rows.take(index), known, max_history)
+    found = []
+    for i in range(len(index)):
+        own = asked["history"][i] > 0
+        history, liked = asked["history"][i][own], asked["liked"][i][own]
+        one = (history[None], liked[None], asked["items"][i : i + 1], asked["ratings"][i : i + 1])
+        found.append(
+            GoldenLike(
+                history=[names[row] for row in history],
+                liked=liked.tolist(),
+                item=names[asked["items"][i]],
+                ratings=(int(known[i, 0]), int(known[i, 1])),
+                logits={precision: float(scorer.logits(*one)[0]) for precision, scorer in scorers.items()},
+            )
+        )
+    return found

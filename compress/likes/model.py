@@ -5,11 +5,13 @@ every item has a 1, so that the user vector's is the user's leaning; in the last
 the item vector's is the item's. A liked item of the history enters as it is, a disliked one scaled and shifted by two
 vectors that all dislikes share; they start at its opposite. (A shift alone would not do: one block of attention only
 averages what enters, and averages of items and of ratings do not say which item had which rating.) So over liked
-histories the item table ranks the catalogue by how likely a like is, with the graph of any sequence model.
+histories the item table ranks the catalogue by how likely a like is, with the graph of any sequence model. How much a
+user is known to like (`ratings.py`) can add to all logits of the user, which leaves that ranking as it is.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compress.distil.sequence import StudentInTraining
+from compress.likes.ratings import UserLeaning
 from compress.likes.rows import Rows
 from compress.models.folder import load_array, load_sequence
 from compress.models.sequence import SequenceEncoder, SequenceModel
@@ -30,23 +33,38 @@ Parts = TwoLevelTeacher | StudentInTraining
 
 
 class LikesHead(nn.Module):
-    """What all dislikes share, scale and shift (2, dim), and the bias, a scalar."""
+    """What all dislikes share, scale and shift (2, dim), the bias, a scalar, and with `rated` the user's leaning."""
 
-    def __init__(self, dim: int, bias: float = 0.0) -> None:
+    def __init__(self, dim: int, bias: float = 0.0, rated: bool = False) -> None:
         super().__init__()
         self.disliked = nn.Parameter(torch.stack([-torch.ones(dim), torch.zeros(dim)]))
         self.bias = nn.Parameter(torch.tensor(bias))
+        self.leaning = UserLeaning() if rated else None
 
-    def forward(self, table: Tensor, encoder: SequenceEncoder, history: Tensor, likes: Tensor, items: Tensor) -> Tensor:
+    def forward(
+        self,
+        table: Tensor,
+        encoder: SequenceEncoder,
+        history: Tensor,
+        likes: Tensor,
+        items: Tensor,
+        ratings: Tensor | None = None,
+    ) -> Tensor:
         """table (n_items + 1, dim) as `with_leanings` gives it; history (batch, length) int64 rows, oldest first,
-        padded with 0 on the left; likes (batch, length) of 0 and 1; items (batch,) int64 rows -> logits (batch,)."""
+        padded with 0 on the left; likes (batch, length) of 0 and 1; items (batch,) int64 rows; ratings (batch, 2), read
+        by a head that is `rated` -> logits (batch,). Raises ValueError where such a head gets none."""
         known = history > 0
         entering, (scale, shift) = table[history], self.disliked
         disliked = (known & (likes < 0.5))[:, :, None]
         vectors = torch.where(disliked, entering * scale + shift, entering)
         users = encoder.last(encoder.dropout(vectors), known)
         logits: Tensor = (users * table[items]).sum(-1) + self.bias
-        return logits
+        if self.leaning is None:
+            return logits
+        if ratings is None:
+            raise ValueError("a rated head needs the user's ratings")
+        leaning: Tensor = self.leaning(ratings)
+        return logits + leaning
 
 
 def with_leanings(table: Tensor) -> Tensor:
@@ -63,6 +81,16 @@ def hold_leaning(encoder: SequenceEncoder) -> None:
     encoder.norm.bias[-1] = 1.0
 
 
+ARRAYS = {
+    "disliked": "disliked",
+    "bias": "like_bias",
+    "leaning.up.weight": "leaning_up",
+    "leaning.up.bias": "leaning_shift",
+    "leaning.down.weight": "leaning_down",
+}
+"""Parts of a head -> the array of a model folder that holds them."""
+
+
 class LikesModel(nn.Module):
     """A sequence model over a table with leanings, and its head."""
 
@@ -71,16 +99,17 @@ class LikesModel(nn.Module):
         self.sequence, self.head = sequence, head
 
     @torch.no_grad()
-    def logits(self, rows: Rows) -> NDArray[np.float64]:
-        """Log-odds of a like, float64 (rows,)."""
+    def logits(self, rows: Rows, ratings: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
+        """Log-odds of a like, float64 (rows,); `ratings` (rows, 2) for a head that is `rated`."""
         self.eval()
-        history, likes = rows.newest(self.sequence.max_history)
+        asked: list[NDArray[Any]] = [*rows.newest(self.sequence.max_history), rows.items.astype(np.int64)]
+        asked += [] if ratings is None else [ratings]
         device = self.sequence.device
         found = [
             self.head(
                 self.sequence.item_table,
                 self.sequence.encoder,
-                *(torch.from_numpy(a[part]).to(device) for a in (history, likes, rows.items.astype(np.int64))),
+                *(torch.from_numpy(array[part]).to(device) for array in asked),
             )
             for part in _parts(len(rows))
         ]
@@ -88,24 +117,18 @@ class LikesModel(nn.Module):
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """The head as arrays of a model folder; the sequence model is its own part."""
-        return {
-            "disliked": self.head.disliked.detach().cpu().numpy(),
-            "like_bias": self.head.bias.detach().cpu().numpy(),
-        }
+        return {ARRAYS[name]: tensor.detach().cpu().numpy() for name, tensor in self.head.state_dict().items()}
 
     @classmethod
     def load(cls, folder: Path) -> "LikesModel | None":
         """What a model folder holds, None where it has no like/dislike head."""
-        sequence, disliked, bias = (
-            load_sequence(folder),
-            load_array(folder, "disliked"),
-            load_array(folder, "like_bias"),
-        )
-        if sequence is None or disliked is None or bias is None:
+        sequence = load_sequence(folder)
+        found = {name: load_array(folder, file) for name, file in ARRAYS.items()}
+        state = {name: torch.from_numpy(array) for name, array in found.items() if array is not None}
+        if sequence is None or "disliked" not in state or "bias" not in state:
             return None
-        head = LikesHead(disliked.shape[1], float(bias))
-        with torch.no_grad():
-            head.disliked.copy_(torch.from_numpy(disliked))
+        head = LikesHead(state["disliked"].shape[1], rated="leaning.down.weight" in state)
+        head.load_state_dict(state)
         return cls(sequence, head).eval()
 
 

@@ -15,8 +15,9 @@ from compress.data.dataset import Dataset
 from compress.distil.losses import SequenceLoss, SoftLabels
 from compress.distil.sequence import SequenceStudent, new_student
 from compress.distil.step import Teaching
-from compress.likes.model import LikesModel
-from compress.likes.rows import LikeData, Rows, read_logits, write_logits
+from compress.likes.model import LikesHead, LikesModel
+from compress.likes.ratings import Ratings, ratings_before
+from compress.likes.rows import LikeData, Rows, Split, read_logits, write_logits
 from compress.likes.train import LikesTraining, Taught, log_odds_of_all, train_likes
 from compress.likes.training_rows import training_rows
 from compress.models.folder import load_text, write_json, write_model
@@ -42,7 +43,8 @@ def train_likes_teacher(
     assert text is not None
     teacher = TwoLevelTeacher(method, text, dataset, None)
     teacher.warm.copy_(known_items(rows, dataset.n_items)[:, None])
-    module = LikesTraining(teacher, log_odds_of_all(rows)).to(device_of(options))
+    head = LikesHead(teacher.encoder.shape.dim, log_odds_of_all(rows))
+    module = LikesTraining(teacher, head).to(device_of(options))
 
     def moves(number: int) -> bool:
         return bool(method.trained_layers) and 0 < number - method.frozen_epochs <= method.text_epochs
@@ -86,32 +88,45 @@ def train_likes_student(
     options: RunOptions,
 ) -> None:
     """A student of the teacher's logits where there are any, else a control. Raises UsageError on a ranking loss."""
-    given = [loss for loss in losses if not isinstance(loss, Skip)]
-    soft = [loss for loss in given if isinstance(loss, SoftLabels)]
-    if len(soft) != len(given) or len(soft) > 1:
-        got = ", ".join(loss.name for loss in given)
-        raise UsageError(f"distil.loss: like/dislike rows are learned with soft_labels or none (got {got})")
+    taught = taught_by(soft_labels_of("distil.loss", losses), teacher)
     rng = seed_everything(seed, options)
     dataset, like_data, teaching = Dataset.open(data, domain), LikeData.open(data, domain), Teaching(teacher)
     rows = training_rows(like_data)
-    taught = None
-    if soft and (teacher / LOGITS).exists():
-        logits = read_logits(teacher / LOGITS)["train"]
-        taught = Taught(soft[0], torch.from_numpy(logits.astype(np.float32)))
     parts = new_student(student, dataset, teaching, seed)
     parts.table.warm.copy_(known_items(rows, dataset.n_items)[:, None])
-    module = LikesTraining(parts, log_odds_of_all(rows)).to(device_of(options))
+    ratings = ratings_before(like_data, rows, seed) if student.rated else None
+    head = LikesHead(student.dim, log_odds_of_all(rows), student.rated)
+    module = LikesTraining(parts, head).to(device_of(options))
     groups = [(list(module.parameters()), 1.0)]
 
     def table(_number: int, _batch: Tensor) -> Tensor:
         whole: Tensor = parts.table()
         return whole
 
-    found = train_likes(module, groups, table, like_data, rows, taught, training, rng, options, "distil")
+    found = train_likes(
+        module, groups, table, like_data, rows, taught, training, rng, options, "distil", ratings=ratings
+    )
     arrays = {} if parts.text_map is None else {"text_map": parts.text_map}
     vectors = teacher / "item_vectors.npy"
     space = file_sha256(vectors) if arrays and vectors.exists() else None
-    write_likes(out, module.folded(), like_data, rows, found, None, arrays, text_space=space)
+    write_likes(out, module.folded(), like_data, rows, found, None, arrays, ratings, text_space=space)
+
+
+def soft_labels_of(where: str, losses: Sequence[SequenceLoss]) -> SoftLabels | None:
+    """The loss that like/dislike rows are learned with beside the labels; None for `none`. Raises UsageError."""
+    given = [loss for loss in losses if not isinstance(loss, Skip)]
+    soft = [loss for loss in given if isinstance(loss, SoftLabels)]
+    if len(soft) != len(given) or len(soft) > 1:
+        got = ", ".join(loss.name for loss in given)
+        raise UsageError(f"{where}: like/dislike rows are learned with soft_labels or none (got {got})")
+    return soft[0] if soft else None
+
+
+def taught_by(soft: SoftLabels | None, teacher: Path) -> Taught | None:
+    """What the teacher says of the training rows; None where nobody asks, or it has nothing to say (a control's)."""
+    if soft is None or not (teacher / LOGITS).exists():
+        return None
+    return Taught(soft, torch.from_numpy(read_logits(teacher / LOGITS)["train"].astype(np.float32)))
 
 
 def write_likes(
@@ -122,16 +137,18 @@ def write_likes(
     found: Fit,
     text: TextEncoder | None,
     arrays: dict[str, NDArray[Any]],
+    ratings: Ratings | None = None,
     **facts: Any,
 ) -> None:
     """A model folder with its head, `logits.npz` and what the gate reads, `valid_values.npy`."""
-    logits = {"train": model.logits(rows), "valid": model.logits(data["valid"]), "test": model.logits(data["test"])}
+    asked: dict[Split, Rows] = {**data.parts, "train": rows}
+    logits = {split: model.logits(some, None if ratings is None else ratings[split]) for split, some in asked.items()}
     values = {"valid_values": user_values(logits["valid"], data["valid"].labels, data["valid"].users)}
     metrics = {"valid_auc": auc(logits["valid"], data["valid"].labels), "best_epoch": found.best_epoch}
     write_model(
         out, text=text, sequence=model.sequence, arrays={**arrays, **values, **model.arrays()}, metrics=metrics, **facts
     )
-    write_logits(out / LOGITS, {"train": logits["train"], "valid": logits["valid"], "test": logits["test"]})
+    write_logits(out / LOGITS, logits)
     write_json(out / "curve.json", [[e, None if loss != loss else loss, v] for e, loss, v in found.curve])
 
 

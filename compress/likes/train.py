@@ -2,15 +2,18 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.accuracy import auc
 from compress.distil.losses import SoftLabels
 from compress.likes.model import LikesHead, LikesModel, Parts, hold_leaning, with_leanings
+from compress.likes.ratings import Ratings
 from compress.likes.rows import LikeData, Rows
 from compress.stage import RunOptions
 from compress.training import Fit, Training, fit
@@ -31,13 +34,14 @@ class Taught:
 class LikesTraining(nn.Module):
     """A teacher or student (`parts`) with a head, in training."""
 
-    def __init__(self, parts: Parts, bias: float) -> None:
+    def __init__(self, parts: Parts, head: LikesHead) -> None:
         super().__init__()
-        self.parts, self.head = parts, LikesHead(parts.encoder.shape.dim, bias)
+        self.parts, self.head = parts, head
 
-    def logits(self, table: Tensor, history: Tensor, likes: Tensor, items: Tensor) -> Tensor:
+    def logits(self, table: Tensor, *asked: Tensor) -> Tensor:
+        """`asked`: history, likes, items and, for a head that is `rated`, ratings, as the head takes them."""
         hold_leaning(self.parts.encoder)
-        logits: Tensor = self.head(with_leanings(table), self.parts.encoder, history, likes, items)
+        logits: Tensor = self.head(with_leanings(table), self.parts.encoder, *asked)
         return logits
 
     @torch.no_grad()
@@ -46,7 +50,7 @@ class LikesTraining(nn.Module):
         hold_leaning(self.parts.encoder)
         sequence = self.parts.folded()
         sequence.item_table.copy_(with_leanings(sequence.item_table))
-        head = LikesHead(self.head.disliked.shape[1])
+        head = LikesHead(self.head.disliked.shape[1], rated=self.head.leaning is not None)
         head.load_state_dict(self.head.state_dict())
         return LikesModel(sequence, head.to(sequence.device)).eval()
 
@@ -63,30 +67,48 @@ def train_likes(
     options: RunOptions,
     what: str,
     settle: Callable[[], None] = lambda: None,
+    ratings: Ratings | None = None,
+    start_competes: bool = False,
 ) -> Fit:
-    """Fit `module` to `rows`; the state that validates best (AUC) stays. `settle` is called before each validation."""
-    most = module.parts.encoder.shape.max_history
-    device = device_of(options)
-    labels = torch.from_numpy(rows.labels.astype(np.float32))
-    asked = rows.items.astype(np.int64)
+    """Fit `module` to `rows`; the state that validates best (AUC) stays, with `start_competes` that before the first
+    epoch may. `settle` is called before each validation."""
+    known = None if ratings is None else ratings["valid"]
 
     def epoch(number: int) -> Iterator[Tensor]:
         seen = rows if data.ordered else reordered(rows, rng)
-        history, likes = seen.newest(most)
-        for index in np.array_split(rng.permutation(len(rows)), -(-len(rows) // training.batch_size)):
-            batch = [torch.from_numpy(a[index]).to(device) for a in (history, likes, asked)]
-            logits = module.logits(table(number, torch.cat([batch[0].flatten(), batch[2]])), *batch)
-            wanted = labels[index].to(device)
-            if taught is None:
-                yield functional.binary_cross_entropy_with_logits(logits, wanted)
-            else:
-                yield taught.loss(logits, wanted, taught.logits[index].to(device))
+        batches = np.array_split(rng.permutation(len(rows)), -(-len(rows) // training.batch_size))
+        return row_losses(module, table, number, seen, ratings, taught, batches, options)
 
     def validate(_number: int) -> float:
         settle()
-        return auc(module.folded().logits(data["valid"]), data["valid"].labels) or 0.0
+        return auc(module.folded().logits(data["valid"], known), data["valid"].labels) or 0.0
 
-    return fit(module, groups, training, epoch, validate, options, what, rng=rng, metric="AUC")
+    return fit(module, groups, training, epoch, validate, options, what, start_competes, rng, metric="AUC")
+
+
+def row_losses(
+    module: LikesTraining,
+    table: Table,
+    number: int,
+    rows: Rows,
+    ratings: Ratings | None,
+    taught: Taught | None,
+    batches: Sequence[NDArray[np.integer[Any]]],
+    options: RunOptions,
+) -> Iterator[Tensor]:
+    """The mean loss of each of `batches`, indices of training rows, in epoch `number`: scalars in nats."""
+    device = device_of(options)
+    arrays: list[NDArray[Any]] = [*rows.newest(module.parts.encoder.shape.max_history), rows.items.astype(np.int64)]
+    arrays += [] if ratings is None else [ratings["train"]]
+    labels = torch.from_numpy(rows.labels.astype(np.float32))
+    for index in batches:
+        batch = [torch.from_numpy(a[index]).to(device) for a in arrays]
+        logits = module.logits(table(number, torch.cat([batch[0].flatten(), batch[2]])), *batch)
+        wanted = labels[index].to(device)
+        if taught is None:
+            yield functional.binary_cross_entropy_with_logits(logits, wanted)
+        else:
+            yield taught.loss(logits, wanted, taught.logits[index].to(device))
 
 
 def log_odds_of_all(rows: Rows) -> float:

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from compress.distil.lists import ListwiseKL
 from compress.distil.losses import SequenceLosses, wanted_of_teachers
+from compress.likes.model import LikesModel
 from compress.models.folder import load_item_encoder, load_mix, load_sequence
 from compress.models.static import StaticEncoder
 from compress.models.text import TextEncoder
@@ -15,7 +16,6 @@ from compress.prune.sequence import StructuredSequence, prune_sequence
 from compress.prune.text import StructuredText, prune_static, prune_text
 from compress.stage import Inputs, RunOptions, Shorthand, Skip, StageConfig
 from compress.store import link_tree
-from compress.task import task_of
 from compress.training import seed_everything
 from deploy.errors import UsageError
 
@@ -41,10 +41,14 @@ def prune(config: PruneConfig, inputs: Inputs, out: Path, options: RunOptions) -
         isinstance(config.sequence, Skip) and isinstance(config.text, Skip)
     ):
         raise UsageError("prune: a teacher that is a mix is served whole; give its variant prune: none")
-    if sequence is not None and not isinstance(config.sequence, Skip) and task_of(inputs["data"]) == "likes":
-        raise UsageError("prune: like/dislike models are not pruned yet; give their variants prune: none")
     rng = seed_everything(config.seed, options)
-    if sequence is not None and isinstance(config.sequence, StructuredSequence):
+    likes = LikesModel.load(inputs["distil"])
+    if likes is not None and isinstance(config.sequence, StructuredSequence):
+        # imported here: it cuts with this package
+        from compress.likes.prune import prune_likes
+
+        prune_likes(likes, config.sequence, config.loss, config.domain, config.seed, inputs, rng, out, options)
+    elif sequence is not None and isinstance(config.sequence, StructuredSequence):
         prune_sequence(sequence, config.sequence, config.loss, config.domain, inputs, rng, out, options)
     elif isinstance(text, StaticEncoder) and isinstance(config.text, StructuredText):
         prune_static(text, config.text, inputs, out, options)

@@ -71,8 +71,13 @@ class GraphBuilder:
         scale, bias = self.constant(f"{name}.scale", norm.weight), self.constant(f"{name}.shift", norm.bias)
         return self.add("LayerNormalization", x, scale, bias, name=name, axis=-1, epsilon=norm.eps)
 
-    def model(self, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]) -> onnx.ModelProto:
-        graph = helper.make_graph(self.nodes, "history_to_top_k", inputs, outputs, list(self.initializers.values()))
+    def model(
+        self,
+        inputs: list[onnx.ValueInfoProto],
+        outputs: list[onnx.ValueInfoProto],
+        name: str = "history_to_top_k",
+    ) -> onnx.ModelProto:
+        graph = helper.make_graph(self.nodes, name, inputs, outputs, list(self.initializers.values()))
         opset = [helper.make_opsetid("", OPSET)]
         model = helper.make_model(graph, producer_name="slimrec", opset_imports=opset, ir_version=IR_VERSION)
         onnx.checker.check_model(model, full_check=True)
@@ -148,42 +153,46 @@ def _newest_events(g: GraphBuilder, events: str, most: int) -> str:
 
 
 def _sequence_scores(g: GraphBuilder, model: SequenceModel, history: str, table: Table, vectors: str | None) -> str:
-    items = _Int8Table(g, model) if table == "int8" else _Fp32Table(g, model)
-    return items.scores(_encode(g, model, history, items.look_up(history) if vectors is None else vectors))
+    items = item_table(g, model, table)
+    return items.scores(encode(g, model, history, items.look_up(history) if vectors is None else vectors))
 
 
-class _Fp32Table:
+def item_table(g: GraphBuilder, model: SequenceModel, table: Table, largest: int = 63) -> "Fp32Table | Int8Table":
+    """`largest`: see `quantize_rows`."""
+    return Int8Table(g, model, largest) if table == "int8" else Fp32Table(g, model)
+
+
+class Fp32Table:
     """(n_items + 1, item_dim) float32, gathered from and multiplied with."""
 
     def __init__(self, g: GraphBuilder, model: SequenceModel) -> None:
         self.g, self.table = g, g.constant("item_table", model.item_table)
 
-    def look_up(self, rows: str) -> str:
-        return self.g.add("Gather", self.table, rows, name="history_vectors", axis=0)
+    def look_up(self, rows: str, name: str = "history") -> str:
+        return self.g.add("Gather", self.table, rows, name=f"{name}_vectors", axis=0)
 
     def scores(self, user: str) -> str:
         return self.g.add("Gemm", user, self.table, name="all_scores", transB=1)
 
 
-class _Int8Table:
+class Int8Table:
     """(n_items + 1, item_dim) int8 and a scale per item, so that one outlier item does not coarsen all others.
 
     7 bits: on CPUs without VNNI two products of 8-bit values overflow the 16 bits they are added in. ONNX Runtime
     transposes the table once, when it loads the graph, and fuses what follows into one DynamicQuantizeMatMul.
     """
 
-    def __init__(self, g: GraphBuilder, model: SequenceModel) -> None:
-        values, scales = quantize_rows(model.item_table.detach().cpu().numpy())
+    def __init__(self, g: GraphBuilder, model: SequenceModel, largest: int) -> None:
+        values, scales = quantize_rows(model.item_table.detach().cpu().numpy(), largest)
         self.g, self.table = g, g.constant("item_table", values)
         self.scales = g.constant("item_scales", scales[:, None])
 
-    def look_up(self, rows: str) -> str:
+    def look_up(self, rows: str, name: str = "history") -> str:
         g = self.g
-        whole = g.add("Gather", self.table, rows, name="history_int8", axis=0)
-        scales = g.add("Gather", self.scales, rows, name="history_scales", axis=0)
-        return g.add(
-            "Mul", g.add("Cast", whole, name="history_whole", to=TensorProto.FLOAT), scales, name="history_vectors"
-        )
+        whole = g.add("Gather", self.table, rows, name=f"{name}_int8", axis=0)
+        scales = g.add("Gather", self.scales, rows, name=f"{name}_scales", axis=0)
+        cast = g.add("Cast", whole, name=f"{name}_whole", to=TensorProto.FLOAT)
+        return g.add("Mul", cast, scales, name=f"{name}_vectors")
 
     def scores(self, user: str) -> str:
         g = self.g
@@ -197,7 +206,7 @@ class _Int8Table:
         )
 
 
-def _encode(g: GraphBuilder, model: SequenceModel, history: str, vectors: str) -> str:
+def encode(g: GraphBuilder, model: SequenceModel, history: str, vectors: str) -> str:
     """The nodes of `SequenceEncoder.last`: (batch, length, item_dim) -> user vectors (batch, item_dim)."""
     g.add("Shape", history, name="length", start=1, end=2)
     known = g.add("Greater", history, g.constant("zero", np.int64(0)), name="known")

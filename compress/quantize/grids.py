@@ -6,12 +6,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-def quantize_rows(table: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """(rows, dim) float32 -> int8 in [-63, 63] and a scale per row: row ~ int8 * scale. Zero rows stay zero."""
-    scales = np.abs(table).max(1) / 63.0
+def quantize_rows(table: NDArray[np.float32], largest: int = 63) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """(rows, dim) float32 -> int8 in [-largest, largest] and a scale per row: row ~ int8 * scale. Zero rows stay."""
+    scales = np.abs(table).max(1) / float(largest)
     safe = np.where(scales > 0, scales, 1.0)[:, None]
     # denormal scales lose digits: the quotient can leave the range
-    return np.rint(table / safe).clip(-63, 63).astype(np.int8), scales.astype(np.float32)
+    return np.rint(table / safe).clip(-largest, largest).astype(np.int8), scales.astype(np.float32)
 
 
 def quantize_columns(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:

@@ -7,8 +7,7 @@ from typing import Literal
 
 import onnx
 
-from compress.quantize.graph import history_graph
-from compress.quantize.parts import HistoryPart, TextPart
+from compress.quantize.parts import ScorePart, TextPart
 from compress.quantize.surgery import in_order
 from compress.stage import Entry
 
@@ -21,8 +20,8 @@ class Half(Entry):
 
     name: Literal["fp16"] = "fp16"
 
-    def history(self, part: HistoryPart, out: Path) -> None:
-        onnx.save(half(history_graph(part.model)), out)
+    def history(self, part: ScorePart, out: Path) -> None:
+        onnx.save(half(part.graph()), out)
 
     def text(self, part: TextPart, out: Path) -> None:
         onnx.save(half(part.graph), out)

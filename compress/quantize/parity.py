@@ -65,7 +65,7 @@ def history_parity(model: Scorer, graph: Path, questions: Questions, exact: bool
     expected = best.values.numpy()
     wanted, named = np.isfinite(expected), np.isfinite(scores)  # in a small catalogue fewer than k items are left
     both = wanted & named
-    difference = _relative(scores[both], expected[both])
+    difference = relative(scores[both], expected[both])
     pairs = zip(items, named, best.indices.numpy(), wanted, strict=True)
     overlap = np.mean([len({*a[m]} & {*b[w]}) / max(1, w.sum()) for a, m, b, w in pairs])
     if exact and difference > TOLERANCE:
@@ -116,7 +116,7 @@ def text_parity(
     """
     expected = encoder.encode(texts)
     vectors = TextEncoder(graph, tokenizer, encoder.max_tokens).encode(texts)
-    difference = _relative(vectors, expected)
+    difference = relative(vectors, expected)
     if exact and difference > TOLERANCE:
         raise ParityError(f"{graph.name}: vectors differ from torch by {difference:.2e} of the largest")
     return {
@@ -144,14 +144,14 @@ def neighbour_overlap(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]
     return float(np.mean([len({*x} & {*y}) / k for x, y in zip(*nearest, strict=True)]))
 
 
-def _relative(found: NDArray[np.floating[Any]], expected: NDArray[np.floating[Any]]) -> float:
+def relative(found: NDArray[np.floating[Any]], expected: NDArray[np.floating[Any]]) -> float:
     """Largest difference over the largest entry; over 1 where all entries are 0: items of which nothing is known."""
     return float(np.abs(found - expected).max(initial=0.0) / (np.abs(expected).max(initial=0.0) or 1.0))
 
 
 def centred_cosine(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> float:
-    """Mean cosine of rows of a and b, (n, dim) each, after subtracting b's mean row."""
-    return _mean_cosine(a - b.mean(0), b - b.mean(0))
+    """Mean cosine of rows of a and b, (n, dim) each, after subtracting b's mean row; (n,) each are one vector."""
+    return _mean_cosine(np.atleast_2d(a - b.mean(0)), np.atleast_2d(b - b.mean(0)))
 
 
 def _mean_cosine(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> float:

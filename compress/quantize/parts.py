@@ -4,17 +4,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from compress.data.dataset import Dataset
+from compress.likes.model import LikesModel
+from compress.likes.ratings import ratings_before
+from compress.likes.rows import LikeData, Rows
+from compress.likes.training_rows import training_rows
 from compress.models.encoder import ItemEncoder
 from compress.models.mix import Mix
 from compress.models.sequence import SequenceModel
 from compress.models.text import TextEncoder
 from compress.models.tokens import batches
+from compress.quantize.graph import Table, history_graph
+from compress.quantize.like_graph import like_graph
 from compress.quantize.surgery import Feed
 from deploy.errors import UsageError
 
@@ -38,10 +45,50 @@ class HistoryPart:
         return cls(model, histories)
 
     @property
+    def answer(self) -> str:
+        """The tensor that quantized graphs are compared by."""
+        return "all_scores"
+
+    def graph(self, table: Table = "fp32", products: bool = False) -> onnx.ModelProto:
+        """See `history_graph`."""
+        return history_graph(self.model, table, products=products)
+
+    @property
     def feeds(self) -> list[Feed]:
         """The histories in batches of one length, as the history graph takes them."""
         parts = [self.histories[index] for index in batches(len(self.histories), BATCH)]
         return [{"history": p, "exclude": np.zeros((len(p), 1), np.int64), "k": np.ones(1, np.int64)} for p in parts]
+
+
+@dataclass(frozen=True)
+class LikePart:
+    """A like/dislike model, and training rows as its graph asks them, in batches."""
+
+    model: LikesModel
+    feeds: Sequence[Feed]
+    answer = "logits"
+
+    @classmethod
+    def of(cls, model: LikesModel, data: LikeData, seed: int) -> "LikePart":
+        rows = training_rows(data)
+        index = np.array(spread(len(rows), EXAMPLES), np.int64)
+        known = ratings_before(data, rows, seed)["train"][index]
+        asked = like_questions(rows.take(index), known, model.sequence.max_history)
+        return cls(model, [{k: v[part] for k, v in asked.items()} for part in batches(len(index), BATCH)])
+
+    def graph(self, table: Table = "fp32", products: bool = False) -> onnx.ModelProto:
+        """See `like_graph`."""
+        return like_graph(self.model, table, products)
+
+
+def like_questions(rows: Rows, ratings: NDArray[np.int64], max_history: int) -> dict[str, NDArray[Any]]:
+    """Rows as a like graph takes them: history, liked, items, ratings."""
+    history, likes = rows.newest(max_history)
+    return {"history": history, "liked": likes > 0, "items": rows.items.astype(np.int64), "ratings": ratings}
+
+
+ScorePart = HistoryPart | LikePart
+"""What a history quantizer is given: both graphs are an item table and an encoder."""
 
 
 @dataclass(frozen=True)

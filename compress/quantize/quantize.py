@@ -8,12 +8,15 @@ from pydantic import Field, field_validator
 from torch import nn
 
 from compress.data.dataset import Dataset
+from compress.likes.model import LikesModel
+from compress.likes.rows import LikeData
 from compress.models.encoder import ItemEncoder
 from compress.models.folder import load_item_encoder, load_scorer, model_facts, write_json
 from compress.models.mix import Mix
 from compress.models.sequence import SequenceModel
 from compress.quantize.aware import QuantizationAware
 from compress.quantize.graph import history_graph, text_dim
+from compress.quantize.likes import export_likes
 from compress.quantize.parity import Questions, history_parity, text_parity
 from compress.quantize.parts import HistoryPart, TextPart
 from compress.quantize.quantizers import HistoryQuantizer, Int8Dynamic, Int8PerRow, TextQuantizer
@@ -58,6 +61,11 @@ def quantize(config: QuantizeConfig, inputs: Inputs, out: Path, options: RunOpti
         graphs["history"] = _export_history(sequence, config, dataset, out, parity, options)
         facts |= {"max_history": sequence.max_history, "dim": text_dim(sequence)}
         facts["params"]["sequence"] = count_parameters(sequence)
+    likes = LikesModel.load(inputs["prune"])
+    if likes is not None:
+        data = LikeData.open(inputs["data"], config.domain)
+        graphs["like"] = export_likes(likes, config.history, data, config.seed, out, parity)
+        facts["params"]["head"] = count_parameters(likes.head)
     if text is not None:
         graphs["text"] = _export_text(text, config, dataset, out, parity, options)
         facts |= {"max_tokens": text.max_tokens, "text_dim": text.dim}

@@ -13,9 +13,8 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from pydantic import Field
 
 from compress.quantize.compressor import Int4Gptq
-from compress.quantize.graph import history_graph
 from compress.quantize.half import Half
-from compress.quantize.parts import HistoryPart, TextPart
+from compress.quantize.parts import ScorePart, TextPart
 from compress.quantize.static import Int8Smooth, Int8Static
 from compress.quantize.surgery import marked, quiet
 from compress.quantize.weight_only import Int4WeightOnly, Int8WeightOnly
@@ -27,8 +26,8 @@ class Int8PerRow(Entry):
 
     name: Literal["int8_per_row"] = "int8_per_row"
 
-    def history(self, part: HistoryPart, out: Path) -> None:
-        onnx.save(marked(history_graph(part.model, "int8")), out)
+    def history(self, part: ScorePart, out: Path) -> None:
+        onnx.save(marked(part.graph("int8")), out)
 
 
 class Int8Dynamic(Entry):
@@ -40,11 +39,11 @@ class Int8Dynamic(Entry):
     name: Literal["int8_dynamic"] = "int8_dynamic"
     reduce_range: bool = True
 
-    def history(self, part: HistoryPart, out: Path) -> None:
+    def history(self, part: ScorePart, out: Path) -> None:
         """The item table per row, as `int8_per_row` has it: ONNX Runtime would give all items one scale."""
         with tempfile.TemporaryDirectory() as folder:
             whole = Path(folder) / "history.onnx"
-            onnx.save(history_graph(part.model, "int8"), whole)
+            onnx.save(part.graph("int8"), whole)
             self._quantize(whole, out, ["MatMul"])
 
     def text(self, part: TextPart, out: Path) -> None:

@@ -9,9 +9,8 @@ import onnx
 from pydantic import Field
 
 from compress.quantize.equalize import equalized
-from compress.quantize.graph import history_graph
 from compress.quantize.parity import centred_cosine
-from compress.quantize.parts import HistoryPart, TextPart
+from compress.quantize.parts import ScorePart, TextPart
 from compress.quantize.sensitivity import Choice, choose_maps
 from compress.quantize.surgery import (
     Feed,
@@ -74,12 +73,12 @@ class Int8Static(_Static):
 
     name: Literal["int8_static"] = "int8_static"
 
-    def history(self, part: HistoryPart, out: Path) -> Report:
+    def history(self, part: ScorePart, out: Path) -> Report:
         """What is compared are the scores of all items."""
-        model = history_graph(part.model, "int8", products=True)
+        model = part.graph("int8", products=True)
         ranges = activation_ranges(model, part.feeds)
         scores_to_static(model, ranges)
-        return self._quantize(model, part.feeds, ranges, "all_scores", history_graph(part.model), out)
+        return self._quantize(model, part.feeds, ranges, part.answer, part.graph(), out)
 
     def text(self, part: TextPart, out: Path) -> Report:
         return self._quantize_text(part.graph, part, out)

@@ -180,7 +180,9 @@ def activation_ranges(model: onnx.ModelProto, feeds: Iterable[Feed]) -> dict[str
 
 
 def marked(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Tell the runtime that activations get one scale per call, so that it asks for one history or text at a time."""
+    """Tell the runtime where activations get one scale per call, so that it asks for one history or text at a time."""
+    if not any(node.op_type == "DynamicQuantizeLinear" for node in model.graph.node):
+        return model
     onnx.helper.set_model_props(model, {ONE_BY_ONE: "activations are scaled over the batch"})
     return model
 

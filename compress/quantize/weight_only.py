@@ -9,8 +9,7 @@ from typing import ClassVar, Literal
 
 import onnx
 
-from compress.quantize.graph import history_graph
-from compress.quantize.parts import HistoryPart, TextPart
+from compress.quantize.parts import ScorePart, TextPart
 from compress.quantize.surgery import marked, quiet, tables_to_int8
 from compress.stage import Entry
 
@@ -23,9 +22,9 @@ class _WeightOnly(Entry):
     symmetric: bool = False
     accuracy_level: Literal[0, 1, 4] = 4  # ONNX Runtime's: 0 and 1 multiply in fp32, 4 in INT8, a scale per row
 
-    def history(self, part: HistoryPart, out: Path) -> None:
+    def history(self, part: ScorePart, out: Path) -> None:
         """The encoder's linear maps; the item table in INT8 per item, as `int8_per_row` has it."""
-        onnx.save(marked(self.packed(history_graph(part.model, "int8", products=True))), out)
+        onnx.save(marked(self.packed(part.graph("int8", products=True))), out)
 
     def text(self, part: TextPart, out: Path) -> None:
         model = part.graph

@@ -87,6 +87,14 @@ def test_int8_that_is_slower_by_the_median_gives_way_to_fp32() -> None:
     assert choice["reason"].endswith("slower than fp32 here, so not chosen: a-int8_x")
 
 
+def test_int8_that_is_slower_on_another_path_gives_way_too() -> None:
+    rows = [row("a", mb=4), row("a", "int8_x", mb=1, ratio=(1.1, 1.2))]
+    like = {"path": "like", "runtime": "onnxruntime", "device": "cpu", "p95_ms": 0.1}
+    for found, ratio in zip(rows, (1.0, 0.9), strict=True):
+        found["latency"].append(like | {"ratio_to_fp32": {"median": ratio, "low": ratio, "high": ratio}})
+    assert chosen(rows) == "a-fp32"
+
+
 def test_int8_that_is_as_fast_by_the_median_is_chosen() -> None:
     assert chosen([row("a", mb=4), row("a", "int8_x", mb=1, ratio=(0.8, 1.2))]) == "a-int8_x"
 

@@ -1,5 +1,7 @@
 """The like/dislike head, its teachers, students and mixes, on a world where taste can be learned."""
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,9 @@ from compress.distil.losses import SoftLabels
 from compress.gate import check_gate
 from compress.likes.mix import Pool, user_folds
 from compress.likes.model import LikesHead, LikesModel, hold_leaning, with_leanings
+from compress.likes.ratings import UserLeaning, ratings_before
 from compress.likes.rows import LikeData, read_logits
+from compress.likes.training_rows import training_rows
 from compress.models.folder import load_array, read_json
 from compress.models.sequence import BlockShape, SequenceModel, SequenceShape
 from compress.prune.prune import PruneConfig, prune
@@ -23,6 +27,7 @@ from compress.teacher.pretrain import PretrainConfig, pretrain
 from compress.teacher.transfer import TargetConfig, train_target
 from deploy.errors import UsageError
 
+Make = Callable[..., Path]
 TRAINING = {"epochs": 12, "batch_size": 64, "learning_rate": 0.01, "warmup_epochs": 1, "validate_every": 3}
 SIZES = {"dim": 16, "heads": 2, "neurons": 16, "max_history": 8, "dropout": 0.1}
 TWO_LEVEL = {"name": "two_level", **SIZES, "trained_layers": 1, "text_epochs": 2, "training": TRAINING}
@@ -46,7 +51,7 @@ def made(taste_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     train_target(target, {**data, "source": folders["pretrain"]}, folders["target"], OPTIONS)
     members = MixConfig(members=("liked_fraction", "boosted_trees"))
     mix(members, {**data, "baselines": folders["baselines"], "target": folders["target"]}, folders["mix"], OPTIONS)
-    student = {"student": {"name": "sequence", **SIZES}, "training": TRAINING, "loss": "soft_labels"}
+    student = {"student": {"name": "sequence", **SIZES, "rated": True}, "training": TRAINING, "loss": "soft_labels"}
     pretrain(PretrainConfig.model_validate("none"), data, nothing, OPTIONS)
     for name, teacher in (("student", folders["mix"]), ("control", nothing)):
         distil(DistilConfig.model_validate(student), {**data, "mix": teacher}, folders[name], OPTIONS)
@@ -97,6 +102,47 @@ def test_dislikes_change_what_a_history_says() -> None:
     assert abs(float(one - other)) > 0.01
 
 
+def rated_model() -> LikesModel:
+    """A small model that reads ratings, its leaning moved away from 0."""
+    model = small_model(dim=6)
+    head = LikesHead(6, 0.3, rated=True)
+    with torch.no_grad():
+        head.disliked.copy_(torch.randn(2, 6))
+        for parameter in head.leaning.parameters() if head.leaning else ():
+            parameter.normal_()
+    return LikesModel(model.sequence, head).eval()
+
+
+def test_ratings_count_what_was_known_before(load: Make, write: Make) -> None:
+    data = LikeData.open(load(write()))
+    ratings = ratings_before(data, data["train"], 0)
+    assert ratings["train"].tolist() == [[0, 0], [1, 0], [0, 0], [1, 0]]  # u1: b liked, then c; u2: d liked, then a
+    assert ratings["valid"].tolist() == [[1, 1], [0, 0], [0, 0]]  # u2, then u3, of whom no row trains
+    assert ratings["test"].tolist() == [[0, 0], [0, 0], [0, 0]]
+
+
+def test_a_leaning_is_the_same_for_all_items_and_starts_at_nothing() -> None:
+    model = rated_model()
+    args = model.sequence.item_table, model.sequence.encoder, torch.tensor([[1, 2], [1, 2]]), torch.ones(2, 2)
+    with torch.no_grad():
+        few, many = (model.head(*args, torch.tensor([3, 4]), torch.tensor([r, r])) for r in ([1, 1], [30, 2]))
+    assert torch.allclose((many - few)[0], (many - few)[1], atol=1e-6) and abs(float((many - few)[0])) > 1e-3
+    with pytest.raises(ValueError, match="needs the user's ratings"):
+        model.head(*args, torch.tensor([3, 4]))
+    assert UserLeaning()(torch.tensor([[5, 1]])).tolist() == [0.0]
+
+
+def test_a_leaning_by_hand() -> None:
+    leaning = UserLeaning(hidden=1)
+    with torch.no_grad():
+        leaning.up.weight.copy_(torch.tensor([[2.0, 1.0]]))
+        leaning.up.bias.fill_(0.5)
+        leaning.down.weight.fill_(3.0)
+    inner = 2 * np.log(10 / 6) + np.log(25 / 21) + 0.5  # 5 likes, 1 dislike
+    gelu = inner * 0.5 * (1 + math.erf(inner / np.sqrt(2)))
+    assert leaning(torch.tensor([[5, 1]])).item() == pytest.approx(3 * gelu, rel=1e-5)
+
+
 def test_soft_labels_by_hand() -> None:
     loss = SoftLabels(weight=0.25, temperature=2.0)
     logits, labels, teacher = torch.tensor([0.0]), torch.tensor([1.0]), torch.tensor([0.0])
@@ -117,10 +163,13 @@ made_models = ("target", "mix", "student", "control")
 
 
 def test_a_model_folder_answers_as_it_did(made: dict[str, Path], taste_data: Path) -> None:
-    model = LikesModel.load(made["student"])
-    assert model is not None
-    rows = LikeData.open(taste_data)["test"]
-    assert np.allclose(model.logits(rows), read_logits(made["student"] / "logits.npz")["test"], atol=1e-5)
+    data = LikeData.open(taste_data)
+    ratings = ratings_before(data, training_rows(data), 0)
+    for name in ("target", "student"):
+        model = LikesModel.load(made[name])
+        assert model is not None and (model.head.leaning is not None) == (name == "student")
+        found = model.logits(data["test"], ratings["test"])
+        assert np.allclose(found, read_logits(made[name] / "logits.npz")["test"], atol=1e-5)
     assert LikesModel.load(made["pretrain"]) is None
 
 
@@ -164,10 +213,42 @@ def test_what_does_not_fit_the_task_is_refused(made: dict[str, Path], taste_data
     wrong = DistilConfig.model_validate({"student": {"name": "sequence", **SIZES}, "loss": "listwise_kl"})
     with pytest.raises(UsageError, match=r"soft_labels or none \(got listwise_kl\)"):
         distil(wrong, {"data": taste_data, "mix": made["mix"]}, tmp_path, OPTIONS)
-    with pytest.raises(UsageError, match="not pruned yet"):
+    with pytest.raises(UsageError, match=r"prune.loss: .* soft_labels or none \(got listwise_kl\)"):
         prune(
             PruneConfig.model_validate({"sequence": "structured"}),
             {"data": taste_data, "mix": made["mix"], "distil": made["student"]},
             tmp_path,
             OPTIONS,
         )
+
+
+def test_a_leaning_column_is_not_cut(made: dict[str, Path], taste_data: Path, tmp_path: Path) -> None:
+    config = PruneConfig.model_validate({"sequence": {"name": "structured", "keep_dims": 0.5}, "loss": "soft_labels"})
+    with pytest.raises(UsageError, match=r"keep_dims: like/dislike tables keep their width \(got 0.5\)"):
+        prune(config, {"data": taste_data, "mix": made["mix"], "distil": made["student"]}, tmp_path, OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("name", "teacher", "steps"), [("student", "mix", 1), ("student", "mix", 2), ("control", "pretrain", 1)]
+)
+def test_a_student_is_pruned_and_recovers(
+    made: dict[str, Path], taste_data: Path, tmp_path: Path, name: str, teacher: str, steps: int
+) -> None:
+    """Half of the heads and a quarter of the neurons really go; the head, the text map and what it knew stay."""
+    recovery = {**TRAINING, "epochs": 3, "learning_rate": 0.003, "validate_every": 1}
+    sequence = {"name": "structured", "keep_heads": 0.5, "keep_neurons": 0.25, "recovery": recovery, "steps": steps}
+    config = PruneConfig.model_validate({"sequence": sequence, "loss": "soft_labels", "text": "none"})
+    prune(config, {"data": taste_data, "mix": made[teacher], "distil": made[name]}, tmp_path, OPTIONS)
+    before, after = LikesModel.load(made[name]), LikesModel.load(tmp_path)
+    assert before is not None and after is not None
+    assert after.sequence.shape.blocks == (BlockShape(heads=1, neurons=4),)
+    assert (after.head.leaning is None) == (before.head.leaning is None)
+    assert after.sequence.item_table[1:, -2].eq(1).all() and after.sequence.encoder.norm.bias[-1] == 1
+    rows = LikeData.open(taste_data)["test"]
+    found, wanted = (auc(read_logits(of / "logits.npz")["test"], rows.labels) or 0.0 for of in (tmp_path, made[name]))
+    assert found > wanted - 0.05
+    maps = [load_array(of, "text_map") for of in (tmp_path, made[name])]
+    assert [of is None for of in maps] == [name == "control"] * 2
+    assert read_json(tmp_path / "model.json")["text_space"] == read_json(made[name] / "model.json")["text_space"]
+    curve = read_json(tmp_path / "curve.json")
+    assert read_json(tmp_path / "metrics.json")["valid_auc"] == pytest.approx(max(v for *_, v in curve), abs=1e-6)
