@@ -1,1 +1,1 @@
-"""Structured pruning: layers, attention heads, feed-forward neurons and vocabulary. Shapes really shrink."""
+"""Structured pruning: layers, attention heads, feed-forward neurons, item dimensions, vocabulary; shapes shrink."""
