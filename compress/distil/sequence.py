@@ -185,7 +185,8 @@ def train_student(
         return mean_ndcg(student.folded(), dataset)
 
     groups = [(list(both.parameters()), 1.0)]
-    return fit(both, groups, training, epoch, validate, options, what, start_competes, rng)
+    metric = "NDCG@10, mean over widths" if student.shape.nested else "NDCG@10"
+    return fit(both, groups, training, epoch, validate, options, what, start_competes, rng, metric)
 
 
 def distillation(student: StudentInTraining, teaching: Teaching, losses: Sequence[SequenceLoss]) -> Distillation:

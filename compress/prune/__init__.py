@@ -1,1 +1,1 @@
-"""Structured pruning: layers, heads, neurons, hidden width, vocabulary, embedding rank. Shapes really shrink."""
+"""Structured pruning: layers, heads, neurons, hidden width, item dimensions, words and their rank; shapes shrink."""

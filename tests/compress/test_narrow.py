@@ -130,7 +130,7 @@ def test_widths_that_do_not_fit_are_refused(wrong: dict[str, object], said: str)
 def test_at_an_eighth_of_its_width_a_nested_table_beats_any_cut_of_a_plain_one(
     build: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Without recovery. At wider cuts a plain table's principal axes are as good or better: see docs/LOG.md."""
+    """Without recovery. At wider cuts a plain table's principal axes may be better: see docs/LOG.md."""
     world = {"from": {"name": "synthetic", "items": 80, "users": 160}, "items": {"class": ["Drama"]}}
     data = build(load_data, DataConfig.model_validate({"domains": {"target": world}, "cold_fraction": 0.1}))
     dataset, options = Dataset.open(data), RunOptions(threads=1)

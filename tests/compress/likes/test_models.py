@@ -213,6 +213,10 @@ def test_what_does_not_fit_the_task_is_refused(made: dict[str, Path], taste_data
     wrong = DistilConfig.model_validate({"student": {"name": "sequence", **SIZES}, "loss": "listwise_kl"})
     with pytest.raises(UsageError, match=r"soft_labels or none \(got listwise_kl\)"):
         distil(wrong, {"data": taste_data, "mix": made["mix"]}, tmp_path, OPTIONS)
+    for widths in ({"nested": (4, 16)}, {"table_dim": 4}, {"id_vectors": False}):
+        narrow = DistilConfig.model_validate({"student": {"name": "sequence", **SIZES, **widths}, "loss": "none"})
+        with pytest.raises(UsageError, match="not for like/dislike rows"):
+            distil(narrow, {"data": taste_data, "mix": made["mix"]}, tmp_path, OPTIONS)
     with pytest.raises(UsageError, match=r"prune.loss: .* soft_labels or none \(got listwise_kl\)"):
         prune(
             PruneConfig.model_validate({"sequence": "structured"}),
