@@ -118,7 +118,7 @@ def markdown(rows: list[Row]) -> str:
             cells = [
                 found.name,
                 one.measure,
-                f"{one.got:.3g}" if one.got < 100 else f"{one.got:.0f}",
+                f"{one.got:.4g}" if one.got < 100 else f"{one.got:.0f}",
                 _asked(one),
                 {None: "", True: "yes", False: "**no**"}[one.met],
                 one.detail,

@@ -43,12 +43,16 @@ def like_teacher(facts: Facts, _budget: Budget, _published: Published) -> Advice
     fields |= {"weight_decay": 0.1, "warmup_epochs": 1}
     sizes = {"dim": dim, "heads": 2, "neurons": 2 * dim, "max_history": length, "dropout": 0.2 if few else 0.3}
     method = {"name": "two_level", **sizes, "trained_layers": 0, "id_vectors": not few, "training": fields}
+    student, training = {"name": "sequence", **sizes}, dict(fields)
+    if not few:  # what a user liked in training is what a student of likes alone cannot know (docs/LOG.md)
+        student |= {"dim": 2 * dim, "neurons": 4 * dim, "rated": True}
+        training["validate_every"] = training["epochs"]
     told = f"{n} rows train: they move a language model little, so its texts stay frozen; as "
     told += "tallrec-book.yaml" if few else "collm-ml1m.yaml"
     settings = {
         "pretrain": {"objective": "none"} if has_text(facts) else {},
         "target": {"method": method},
-        "distil": {"student": {"name": "sequence", **sizes}, "loss": "soft_labels", "training": fields},
+        "distil": {"student": student, "loss": "soft_labels", "training": training},
     }
     return Advice(
         "teacher, student", f"two-level on frozen text, {dim} dimensions, mixed with baselines", told, settings
@@ -56,8 +60,8 @@ def like_teacher(facts: Facts, _budget: Budget, _published: Published) -> Advice
 
 
 def like_quantizers(facts: Facts, _budget: Budget, _published: Published) -> Advice:
-    told = f"{facts.target.items} items; {finding('int8')}: a table this small gains nothing here"
-    return Advice("quantizers", "none: fp32", told, {"quantize": {"history": []}, "prune": "none"})
+    told = f"{facts.target.items} items; {finding('int8')}: where it gains no time, select keeps fp32"
+    return Advice("quantizers", "int8_per_row", told, {"quantize": {"history": ["int8_per_row"]}, "prune": "none"})
 
 
 def _training_rows(facts: Facts) -> int:
