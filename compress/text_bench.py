@@ -15,7 +15,7 @@ from benchmarks.measure import latency, speedup
 from compress.accuracy import DEPTH
 from compress.chain import Chain, gathered
 from compress.data.dataset import Dataset
-from compress.models.folder import is_static, load_array, load_sequence, read_json
+from compress.models.folder import is_static, load_array, load_sequence, model_facts, read_json
 from compress.models.sequence import SequenceModel
 from compress.stage import Inputs, RunOptions
 from compress.store import file_sha256
@@ -160,17 +160,28 @@ def _timed(
 def _ranking(
     inputs: Inputs, space: str | None, models: Sequence[Mapping[str, Any]], dataset: Dataset
 ) -> ColdRanking | None:
-    """The student or control in this space that validates best; None where there is none."""
+    """The student or control in this space that validates best; where none was made, such as after a failed gate, the
+    teacher whose space it is; None where there is neither."""
     valid = {
         (row["role"], row["variant"], row["seed"]): valid_value(row) for row in models if row["precision"] == "fp32"
     }
-    best: tuple[float, ColdRanking] | None = None
+    best: tuple[bool, float, ColdRanking] | None = None
     for chain, folder in gathered(inputs, "prune"):
         value = valid.get((chain.role, chain.variant, chain.seed))
-        if chain.role not in ("student", "control") or value is None or (best and value <= best[0]):
+        if value is None or (best and (chain.role != "teacher", value) <= best[:2]):
             continue
-        model, text_map = load_sequence(folder), load_array(folder, "text_map")
-        if model is None or text_map is None or read_json(folder / "model.json").get("text_space") != space:
-            continue
-        best = value, ColdRanking(f"{chain.name}-fp32", model, text_map, dataset)
-    return None if best is None else best[1]
+        model, text_map = load_sequence(folder), _text_map(chain, folder, space)
+        if model is not None and text_map is not None:
+            best = chain.role != "teacher", value, ColdRanking(f"{chain.name}-fp32", model, text_map, dataset)
+    return None if best is None else best[2]
+
+
+def _text_map(chain: Chain, folder: Path, space: str | None) -> NDArray[np.float32] | None:
+    """What folds vectors of the space into a ranker's item table, the identity for the teacher's own; None where the
+    ranker is of another space."""
+    if chain.role != "teacher":
+        return load_array(folder, "text_map") if model_facts(folder).get("text_space") == space else None
+    vectors = folder / "item_vectors.npy"
+    if not vectors.exists() or file_sha256(vectors) != space:
+        return None
+    return np.eye(np.load(vectors, mmap_mode="r").shape[1], dtype=np.float32)

@@ -12,7 +12,8 @@ from benchmarks.accuracy import summarise
 from benchmarks.result import TextEncoderRow
 from compress.data.dataset import Dataset
 from compress.models.folder import load_array, load_sequence, load_text
-from compress.text_bench import ColdRanking
+from compress.stage import RunOptions
+from compress.text_bench import ColdRanking, text_rows
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,28 @@ def test_cold_items_are_placed_by_the_vectors_given(film_inputs: dict[str, Path]
     expected = summarise(np.array(ranks, np.int32), np.zeros((len(ranks), 1), np.int32), film_dataset.n_items)
     assert nothing["ndcg@10"] == pytest.approx(expected["ndcg@10"])
     assert nothing["ndcg@10"] != own["ndcg@10"]
+
+
+def test_where_no_student_was_made_the_teacher_ranks(
+    rows: dict[str, dict[str, Any]], film_bench: Path, film_inputs: dict[str, Path], film_dataset: Dataset
+) -> None:
+    """As after a failed gate. The teacher's own vectors in the cold items' places are what its graph has there."""
+    models = json.loads((film_bench / "measurements.json").read_text())["models"]
+    left = {name: path for name, path in film_inputs.items() if "student:" not in name}
+    alone = text_rows(left, film_dataset, models, 1, RunOptions(threads=1))
+    assert [row["ranked_by"] for row in alone] == ["teacher-fp32"] * len(rows)
+    teacher = next(row for row in models if row["name"] == "teacher-fp32")
+    own = teacher["accuracy"]["segments"]["cold_items"]["ndcg@10"]
+    model, vectors = (load(film_inputs["prune/teacher:teacher:0"]) for load in (load_sequence, _item_vectors))
+    assert model is not None
+    cold = film_dataset.cold_items
+    ranking = ColdRanking("teacher", model, np.eye(vectors.shape[1], dtype=np.float32), film_dataset)
+    for found in (alone[0]["cold_items_of_teacher"], ranking.metrics(vectors[cold])):
+        assert found["ndcg@10"] == pytest.approx(own, abs=1e-6)
+
+
+def _item_vectors(folder: Path) -> Any:
+    return load_array(folder, "item_vectors")
 
 
 def _text_map(folder: Path) -> Any:
