@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+import click
 from pydantic import TypeAdapter
 
 from benchmarks.result import Record
@@ -18,7 +19,24 @@ class CaseRow(Record):
 
 
 Case = TypeVar("Case")
+Command = Callable[[tuple[str, ...], str, int, Path], None]
 Row = TypeVar("Row", bound=CaseRow)
+
+
+def case_command(out: str) -> Callable[[Command], click.Command]:
+    """A command line over cases: their names, `--seeds`, `--jobs` and `--out`, by default the folder `out`."""
+
+    def made(function: Command) -> click.Command:
+        for parameter in (
+            click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path(out)),
+            click.option("--jobs", default=1, show_default=True, help="Steps of a run side by side."),
+            click.option("--seeds", default="0,1,2", show_default=True),
+            click.argument("cases", nargs=-1, metavar="[CASE]..."),
+        ):
+            function = parameter(function)
+        return click.command()(function)
+
+    return made
 
 
 def wanted_cases(plan: Mapping[str, Case], parts: Sequence[str], file: Path) -> dict[str, Case]:

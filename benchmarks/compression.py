@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 from pydantic import Field
 
-from benchmarks.case_table import CaseRow, CaseTable, wanted_cases
+from benchmarks.case_table import CaseRow, CaseTable, case_command, wanted_cases
 from benchmarks.compressed import MEASURES, Measured
 from benchmarks.result import Dataset, Machine, Record
 from benchmarks.runs import run_recipe
@@ -57,17 +57,11 @@ class Row(CaseRow):
     commit: str
 
 
-@click.command()
-@click.argument("cases", nargs=-1, metavar="[CASE]...")
-@click.option("--seeds", default="0,1,2", show_default=True)
-@click.option("--jobs", default=1, show_default=True, help="Steps of a run side by side.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("runs/compression"))
+@case_command("runs/compression")
 def main(cases: tuple[str, ...], seeds: str, jobs: int, out: Path) -> None:
     """Run the cases whose names hold a CASE (all without one) and write their findings."""
     plan = read_plan(CASES, Plan)
-    unknown = {name for of in (plan.asked, *(case.asked for case in plan.cases.values())) for name in of} - set(
-        MEASURES
-    )
+    unknown = set(plan.asked).union(*(case.asked for case in plan.cases.values())) - set(MEASURES)
     if unknown:
         raise UsageError(
             f"{CASES.name}: no such measure: {', '.join(sorted(unknown))}; there are: {'; '.join(MEASURES)}"

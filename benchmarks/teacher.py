@@ -10,7 +10,7 @@ from typing import Any, Literal
 import click
 from pydantic import Field, RootModel
 
-from benchmarks.case_table import CaseRow, CaseTable, wanted_cases
+from benchmarks.case_table import CaseRow, CaseTable, case_command, wanted_cases
 from benchmarks.intervals import bootstrap_ci
 from benchmarks.result import Ci95, Comparison, Dataset, Machine, Record, Result
 from benchmarks.studies import Answered, answered, compared, line, per_case, read_plan, run_command, without
@@ -63,11 +63,7 @@ class Row(CaseRow):
     commit: str
 
 
-@click.command()
-@click.argument("cases", nargs=-1, metavar="[CASE]...")
-@click.option("--seeds", default="0,1,2", show_default=True)
-@click.option("--jobs", default=1, show_default=True, help="Steps of a run side by side.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("runs/teacher"))
+@case_command("runs/teacher")
 def main(cases: tuple[str, ...], seeds: str, jobs: int, out: Path) -> None:
     """Run the cases whose names hold a CASE (all without one) and write their rows."""
     plan = read_plan(CASES, Cases).root
