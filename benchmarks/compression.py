@@ -14,7 +14,7 @@ from benchmarks.case_table import CaseRow, CaseTable, case_command, wanted_cases
 from benchmarks.compressed import MEASURES, Measured
 from benchmarks.result import Dataset, Machine, Record
 from benchmarks.runs import run_recipe
-from benchmarks.studies import read_plan, run_command
+from benchmarks.studies import read_plan, run_command, without
 from benchmarks.tables import RESULTS
 from deploy.errors import UsageError
 
@@ -23,9 +23,10 @@ TABLE = RESULTS / "compression.json"
 
 
 class Case(Record):
-    """A recipe, and what is asked of it alone."""
+    """A recipe without the variants `leave`, and what is asked of it alone."""
 
     recipe: str
+    leave: list[str] = Field(default=[], description="variants that the case does not need")
     asked: dict[str, float] = Field(default={}, description="beside what is asked of all")
 
 
@@ -68,7 +69,8 @@ def main(cases: tuple[str, ...], seeds: str, jobs: int, out: Path) -> None:
         )
     for name, case in wanted_cases(plan.cases, cases, CASES).items():
         folder = out / Path(case.recipe).stem
-        run_recipe(case.recipe, folder, [f"seeds=[{seeds}]"], ["--jobs", str(jobs)])
+        recipe = without(case.recipe, case.leave, folder, CASES)
+        run_recipe(recipe, folder, [f"seeds=[{seeds}]"], ["--jobs", str(jobs)])
         table().save(row(name, case, plan.asked | case.asked, Measured.read(folder)), plan.cases)
     click.echo(markdown(table().read()))
 
