@@ -24,12 +24,14 @@ REGULARISATION = Path(__file__).parent / "ablation.yaml"
 
 class Ablation(BaseModel):
     """What is run: `recipe` by name or path without the variants `leave`, `always` set, and each row's changes by the
-    row's name. The first row is what the others are compared with. `int8` adds the INT8 models, sizes and speed."""
+    row's name. The first row is what the others are compared with. `int8` adds the INT8 models, sizes and speed;
+    `show` names the variants that are kept, all by default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     recipe: str
     leave: list[str] = []
     int8: bool = False
+    show: list[str] = []
     always: list[str] = []
     rows: dict[str, list[str]] = Field(min_length=1)
 
@@ -64,7 +66,7 @@ def run_row(ablation: Ablation, plan: Path, changes: list[str], out: Path, argum
 def tabulate(ablation: Ablation, results: dict[str, Result]) -> Table:
     rows = []
     for name, result in results.items():
-        rows.append(Row(name=name, changes=ablation.rows[name], models=_models(result, ablation.int8)))
+        rows.append(Row(name=name, changes=ablation.rows[name], models=_models(result, ablation)))
     first = next(iter(results.values()))
     return Table(
         recipe=ablation.recipe,
@@ -76,12 +78,13 @@ def tabulate(ablation: Ablation, results: dict[str, Result]) -> Table:
     )
 
 
-def _models(result: Result, int8: bool) -> dict[str, list[Model]]:
+def _models(result: Result, ablation: Ablation) -> dict[str, list[Model]]:
     models: dict[str, list[Model]] = defaultdict(list)
     for model in result.models:
-        if model.precision == "fp32" and model.role != "baseline":
+        shown = model.variant in ablation.show if ablation.show else model.role != "baseline"
+        if model.precision == "fp32" and shown:
             models[model.variant].append(model)
-    for variant in list(models) if int8 else ():
+    for variant in list(models) if ablation.int8 else ():
         if quantized := best_int8(m for m in result.models if m.variant == variant):
             models[f"{variant} int8"] = quantized
     return models
@@ -90,9 +93,7 @@ def _models(result: Result, int8: bool) -> dict[str, list[Model]]:
 def markdown(table: Table) -> str:
     """A line per row: per variant the mean validation NDCG@10, its difference from the first row, then cold items."""
     variants = list(dict.fromkeys(variant for row in table.rows for variant in row.models))
-    cold = [
-        v for v in variants if any(_cold(model) is not None for row in table.rows for model in row.models.get(v, []))
-    ]
+    cold = [v for v in variants if any(_cold(model) for row in table.rows for model in row.models.get(v, []))]
     sized = variants if any(variant.endswith(" int8") for variant in variants) else []
     head = ["change", *variants, *(f"{variant}, cold items" for variant in cold)]
     head += [f"{variant}, {what}" for variant in sized for what in ("kB", "x teacher")]
