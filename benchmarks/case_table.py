@@ -40,8 +40,13 @@ def case_command(out: str) -> Callable[[Command], click.Command]:
 
 
 def wanted_cases(plan: Mapping[str, Case], parts: Sequence[str], file: Path) -> dict[str, Case]:
-    """The cases whose names hold one of `parts`, all without any. Raises UsageError where none does."""
-    wanted = {name: case for name, case in plan.items() if not parts or any(part in name for part in parts)}
+    """The cases that a part names, whole or else by holding it; all without any part. Raises UsageError where there are
+    none."""
+    named = [part for part in parts if part in plan]
+    held = [part for part in parts if part not in plan]
+    wanted = {
+        name: case for name, case in plan.items() if not parts or name in named or any(part in name for part in held)
+    }
     if not wanted:
         raise UsageError(f"no case of {file.name} holds {', '.join(parts)}; there are: {'; '.join(plan)}")
     return wanted

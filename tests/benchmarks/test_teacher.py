@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from benchmarks import teacher
+from benchmarks.case_table import wanted_cases
 from benchmarks.result import Result
 from benchmarks.studies import Answered, read_plan, without
 from benchmarks.teacher import CASES, Case, Cases, main, markdown, row
@@ -115,3 +116,10 @@ def test_the_command_on_the_tiny_recipe(tiny_store: Path, tmp_path: Path, monkey
     assert (tmp_path / "teacher.md").read_text() == markdown(teacher.table().read())
     with pytest.raises(UsageError, match="there are: kept; made"):
         main.main(["other"], standalone_mode=False)
+
+
+def test_a_case_named_whole_is_that_one_alone() -> None:
+    plan = {"Beauty": 1, "cold items, Beauty": 2, "films": 3}
+    assert wanted_cases(plan, ["Beauty"], CASES) == {"Beauty": 1}
+    assert wanted_cases(plan, ["items", "films"], CASES) == {"cold items, Beauty": 2, "films": 3}
+    assert wanted_cases(plan, [], CASES) == plan
