@@ -3,19 +3,34 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import click
 from pydantic import TypeAdapter
 
-from benchmarks.result import Record
+from benchmarks.result import Dataset, Machine, Record, Result
 from deploy.errors import UsageError
 
 
 class CaseRow(Record):
-    """How a case came out, under its name."""
+    """How a case came out, under its name, and where it was run."""
 
     name: str
+    seeds: list[int]
+    dataset: Dataset
+    machine: Machine
+    commit: str
+
+    @property
+    def where(self) -> str:
+        """Seeds, machine and commit, as a table's last lines have them."""
+        return f"seeds {self.seeds}; {self.machine.cpu}, {self.machine.cores} cores; commit {self.commit}"
+
+
+def run_facts(result: Result) -> dict[str, Any]:
+    """The fields of a `CaseRow` that its run tells."""
+    same = {"dataset": result.dataset, "machine": result.machine, "commit": result.commit}
+    return {"seeds": result.protocol.seeds, **same}
 
 
 Case = TypeVar("Case")
@@ -57,20 +72,16 @@ class CaseTable(Generic[Row]):
     """`path` (JSON, a list of rows) and beside it the same as Markdown."""
 
     path: Path
-    form: type[Row]
+    rows: TypeAdapter[list[Row]]
     markdown: Callable[[list[Row]], str]
 
     def read(self) -> list[Row]:
         """The committed rows."""
-        return self._rows.validate_json(self.path.read_bytes()) if self.path.is_file() else []
+        return self.rows.validate_json(self.path.read_bytes()) if self.path.is_file() else []
 
     def save(self, new: Row, plan: Iterable[str]) -> None:
         """Put the row in its place among the others, in the order of the cases; rows of cases that are gone go."""
         rows = {found.name: found for found in self.read()} | {new.name: new}
         ordered = [rows[name] for name in plan if name in rows]
-        self.path.write_bytes(self._rows.dump_json(ordered, by_alias=True, indent=1) + b"\n")
+        self.path.write_bytes(self.rows.dump_json(ordered, by_alias=True, indent=1) + b"\n")
         self.path.with_suffix(".md").write_text(self.markdown(ordered), "utf-8")
-
-    @property
-    def _rows(self) -> TypeAdapter[list[Row]]:
-        return TypeAdapter(list[self.form])  # type: ignore[name-defined]

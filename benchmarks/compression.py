@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import click
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
-from benchmarks.case_table import CaseRow, CaseTable, case_command, wanted_cases
+from benchmarks.case_table import CaseRow, CaseTable, case_command, run_facts, wanted_cases
 from benchmarks.compressed import MEASURES, Measured
-from benchmarks.result import Dataset, Machine, Record
+from benchmarks.result import Record
 from benchmarks.runs import run_recipe
 from benchmarks.studies import read_plan, run_command, without
 from benchmarks.tables import RESULTS
@@ -52,10 +52,6 @@ class Row(CaseRow):
 
     recipe: str
     findings: list[Finding]
-    seeds: list[int]
-    dataset: Dataset
-    machine: Machine
-    commit: str
 
 
 @case_command("runs/compression")
@@ -77,7 +73,7 @@ def main(cases: tuple[str, ...], seeds: str, jobs: int, out: Path) -> None:
 
 def table() -> CaseTable[Row]:
     """The committed rows."""
-    return CaseTable(TABLE, Row, markdown)
+    return CaseTable(TABLE, TypeAdapter(list[Row]), markdown)
 
 
 def row(name: str, case: Case, asked: Mapping[str, float], run: Measured) -> Row:
@@ -88,15 +84,11 @@ def row(name: str, case: Case, asked: Mapping[str, float], run: Measured) -> Row
         if got is not None:
             met = None if wanted is None else how.met(got, wanted)
             findings.append(Finding(measure=measure, got=got.value, detail=got.detail, asked=wanted, met=met))
-    result = run.result
     return Row(
         name=name,
         recipe=case.recipe,
         findings=findings,
-        seeds=result.protocol.seeds,
-        dataset=result.dataset,
-        machine=result.machine,
-        commit=result.commit,
+        **run_facts(run.result),
     )
 
 
@@ -123,8 +115,7 @@ def markdown(rows: list[Row]) -> str:
     lines.append("")
     for found in rows:
         data = f"{found.dataset.name}: {found.dataset.users} users, {found.dataset.items} items"
-        where = f"seeds {found.seeds}; {found.machine.cpu}, {found.machine.cores} cores; commit {found.commit}"
-        lines.append(f"- {found.name}: `{found.recipe}`; {data}; {where}")
+        lines.append(f"- {found.name}: `{found.recipe}`; {data}; {found.where}")
     return "\n".join(lines) + "\n"
 
 

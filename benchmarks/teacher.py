@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
-from pydantic import Field, RootModel
+from pydantic import Field, RootModel, TypeAdapter
 
-from benchmarks.case_table import CaseRow, CaseTable, case_command, wanted_cases
+from benchmarks.case_table import CaseRow, CaseTable, case_command, run_facts, wanted_cases
 from benchmarks.intervals import bootstrap_ci
-from benchmarks.result import Ci95, Comparison, Dataset, Machine, Record, Result
+from benchmarks.result import Ci95, Comparison, Record, Result
 from benchmarks.studies import Answered, answered, compared, line, per_case, read_plan, run_command, without
 from benchmarks.tables import RESULTS
 from deploy.errors import UsageError
@@ -57,10 +57,6 @@ class Row(CaseRow):
     b: Side | None
     comparison: Comparison | None
     met: bool | None
-    seeds: list[int]
-    dataset: Dataset
-    machine: Machine
-    commit: str
 
 
 @case_command("runs/teacher")
@@ -80,12 +76,12 @@ def main(cases: tuple[str, ...], seeds: str, jobs: int, out: Path) -> None:
 
 def table() -> CaseTable[Row]:
     """The committed rows."""
-    return CaseTable(TABLE, Row, markdown)
+    return CaseTable(TABLE, TypeAdapter(list[Row]), markdown)
 
 
 def row(name: str, case: Case, run: Answered) -> Row:
     """A run's answer to its question. Raises UsageError where the run measured no such variant or no cold item."""
-    result, comparison = run.result, None
+    comparison = None
     a, of_a = _side(case.a, case, run)
     b, of_b = (None, None) if case.b is None else _side(case.b, case, run)
     if b is not None and of_b is not None:
@@ -99,10 +95,7 @@ def row(name: str, case: Case, run: Answered) -> Row:
         b=b,
         comparison=comparison,
         met=_met(case, a, b, comparison),
-        seeds=result.protocol.seeds,
-        dataset=result.dataset,
-        machine=result.machine,
-        commit=result.commit,
+        **run_facts(run.result),
     )
 
 
@@ -159,8 +152,7 @@ def markdown(rows: list[Row]) -> str:
         cases = f", {found.comparison.users} cases" if found.comparison else ""
         data = f"{found.dataset.name}: {found.dataset.users} users, {found.dataset.items} items{cases}"
         changes = [f"`{change}`" for change in found.case.changes]
-        where = f"seeds {found.seeds}; {found.machine.cpu}, {found.machine.cores} cores; commit {found.commit}"
-        lines.append(f"- {found.name}: " + "; ".join([*said, f"`{found.case.recipe}`", *changes, data, where]))
+        lines.append(f"- {found.name}: " + "; ".join([*said, f"`{found.case.recipe}`", *changes, data, found.where]))
     return "\n".join(lines) + "\n"
 
 

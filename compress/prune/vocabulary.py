@@ -67,14 +67,14 @@ def _used(spec: Spec, texts: Sequence[str]) -> set[int]:
     return {token for encoding in whole.encode_batch([*texts, ("", "")]) for token in encoding.ids}
 
 
-def _kept_wordpiece(spec: Spec, used: set[int]) -> set[int]:  # noqa: ARG001
+def _kept_wordpiece(spec: Spec, _: set[int]) -> set[int]:
     model = spec["model"]
     prefix = model["continuing_subword_prefix"]
     single = {i for token, i in model["vocab"].items() if len(token.removeprefix(prefix)) == 1}
     return single | {model["vocab"][model["unk_token"]]}
 
 
-def _kept_unigram(spec: Spec, used: set[int]) -> set[int]:  # noqa: ARG001
+def _kept_unigram(spec: Spec, _: set[int]) -> set[int]:
     """Also the least likely piece: the penalty of an unknown character is counted from its score."""
     model = spec["model"]
     vocabulary = model["vocab"]
