@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -70,7 +71,7 @@ def recorded(logit: float = 1.3) -> GoldenLike:
 
 
 @pytest.fixture
-def rated(parts: dict[str, bytes], golden: dict[str, object], tiny: object, tmp_path: Path) -> Made:
+def rated(parts: dict[str, bytes], golden: dict[str, object], tiny: Any, tmp_path: Path) -> Made:
     """rated(likes of golden.json, the manifest's likes) -> a bundle's folder."""
 
     def make(likes: list[GoldenLike] | None, graphs: dict[str, str] | None = None) -> Path:
@@ -82,7 +83,7 @@ def rated(parts: dict[str, bytes], golden: dict[str, object], tiny: object, tmp_
             "golden.json": canonical_json(answers.model_dump(mode="json")),
         }
         wanted = {"fp32": "like.fp32.onnx", "int8": "like.int8.onnx"} if graphs is None else graphs
-        model = json.loads((tiny.folder / "manifest.json").read_bytes())["model"]  # type: ignore[attr-defined]
+        model = json.loads((tiny.folder / "manifest.json").read_bytes())["model"]
         write_bundle(files, tmp_path / "out", name="rated", model={**model, "likes": wanted})
         return tmp_path / "out" / "bundle"
 
@@ -99,14 +100,14 @@ def test_a_like_is_the_graphs(rated: Made) -> None:
     assert model.like("i3", longest, [True] * 5 + [False] * 4) == pytest.approx(1.3)
 
 
-def test_what_cannot_be_asked_is_said(rated: Made, tiny: object) -> None:
+def test_what_cannot_be_asked_is_said(rated: Made, tiny: Any) -> None:
     model = Recommender.load(rated([recorded()]))
     with pytest.raises(UsageError, match=r"item: must be in items.item \(got 'nobody'\)"):
         model.like("nobody", [])
     with pytest.raises(UsageError, match=r"liked: one mark per item of the history, 2, is wanted \(got 1\)"):
         model.like("i1", ["i1", "i2"], [True])
     with pytest.raises(UsageError, match="the bundle ranks"):
-        Recommender.load(tiny.archive).like("i1", [])  # type: ignore[attr-defined]
+        Recommender.load(tiny.archive).like("i1", [])
 
 
 @pytest.mark.parametrize(
@@ -132,8 +133,8 @@ def test_every_precision_has_its_like_graph(rated: Made) -> None:
         rated([recorded()], {"fp32": "like.fp32.onnx"})
 
 
-def test_a_bundle_that_ranks_does_not_speak_of_likes(tiny: object, golden: dict[str, object]) -> None:
-    data = (tiny.folder / "manifest.json").read_bytes()  # type: ignore[attr-defined]
+def test_a_bundle_that_ranks_does_not_speak_of_likes(tiny: Any, golden: dict[str, object]) -> None:
+    data = (tiny.folder / "manifest.json").read_bytes()
     assert b"likes" not in data and parse_manifest(data).model.likes is None
     assert "likes" not in golden
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import onnx
@@ -25,7 +25,7 @@ from compress.quantize.weight_only import Int4WeightOnly, Int8WeightOnly
 from deploy.likes import LikeScorer
 
 N_ITEMS, DIM, LONGEST = 40, 16, 8
-Asked = dict[str, NDArray[np.generic]]
+Asked = dict[str, NDArray[Any]]
 
 
 def random_likes(rated: bool, blocks: int = 2) -> LikesModel:
@@ -101,7 +101,7 @@ class TestLikeGraph:
     def test_it_says_what_torch_says(self, precision: str, rated: bool, blocks: int, tmp_path: Path) -> None:
         model, asked = random_likes(rated, blocks), questions(60)
         WRITERS[precision](model, tmp_path / "like.onnx")
-        found = LikeScorer(tmp_path / "like.onnx").logits(*asked.values())  # type: ignore[arg-type]
+        found = LikeScorer(tmp_path / "like.onnx").logits(**asked)
         wanted = expected(model, asked)
         assert (found.shape, found.dtype) == ((60,), np.float32)
         assert np.abs(found - wanted).max() < TOLERANCE[precision] * np.abs(wanted).max()
@@ -112,9 +112,9 @@ class TestLikeGraph:
     def test_neighbours_change_no_answer(self, precision: str, rated: bool, blocks: int, tmp_path: Path) -> None:
         WRITERS[precision](random_likes(rated, blocks), tmp_path / "like.onnx")
         scorer, asked = LikeScorer(tmp_path / "like.onnx"), questions(9)
-        whole = scorer.logits(*asked.values())  # type: ignore[arg-type]
+        whole = scorer.logits(**asked)
         some = [3, 8, 0]
-        found = scorer.logits(*(array[some] for array in asked.values()))  # type: ignore[arg-type]
+        found = scorer.logits(**{name: array[some] for name, array in asked.items()})
         assert np.allclose(found, whole[some], atol=1e-2 if precision == "fp16" else 1e-5)
 
 
