@@ -12,6 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from compress.models.sequence import SequenceModel
 
@@ -49,10 +50,7 @@ class ItemItem(nn.Module):
         return self.weights.device
 
     def scores(self, histories: Tensor) -> Tensor:
-        total = torch.zeros(len(histories), len(self.weights), device=self.device)
-        for column in histories.T:
-            total += self.weights[column]
-        return total
+        return functional.embedding_bag(histories, self.weights, mode="sum", padding_idx=0)
 
 
 class ItemBias(nn.Module):
