@@ -10,6 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from compress.distil.ridge import chosen_strengths, fitted, part, principal_axes
+from compress.distil.text import Texts
 from compress.models.static import StaticEncoder, StaticShape
 from compress.models.text import TextEncoder
 from compress.stage import Entry, RunOptions, Shorthand, Skip
@@ -67,6 +68,7 @@ class StaticStudent(Entry):
     dim: PositiveInt | None = None
     weighting: Weighting = Zipf()
     fit: Annotated[Ridge | Skip, Field(discriminator="name"), Shorthand] = Ridge()
+    texts: Texts = "warm"
 
 
 def distil_static(

@@ -27,6 +27,11 @@ class TextTraining(Entry):
     learning_rate: PositiveFloat = 5e-4
 
 
+Texts = Literal["warm", "all"]
+"""Whose texts a text student learns from. `warm`: cold items, which stand for those that are new on a device, are left
+out, so that what is measured on them is measured on texts nobody has read; `all`: every item that has a text."""
+
+
 class TextStudent(Entry):
     """The first `layers` layers of the teacher's LM with a head of its own."""
 
@@ -34,6 +39,7 @@ class TextStudent(Entry):
     layers: PositiveInt = 2
     loss: TextLosses = (VectorMSE(),)
     training: TextTraining = TextTraining()
+    texts: Texts = "warm"
 
     @model_serializer(mode="wrap")
     def _only_what_differs(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:

@@ -11,9 +11,9 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from compress.distil.distil import catalogue_texts, teacher_text, write_text
-from compress.distil.text import TextDistillation, TextTraining, train_text
+from compress.distil.text import TextDistillation, Texts, TextTraining, train_text
 from compress.distil.text_losses import TextLosses, VectorMSE
-from compress.models.folder import read_json
+from compress.models.folder import model_facts, read_json
 from compress.models.static import StaticEncoder
 from compress.models.text import TextEncoder
 from compress.prune.embedding import factorize_embedding
@@ -50,7 +50,8 @@ def prune_text(
     options: RunOptions,
 ) -> None:
     """data, mix, and the encoder of distil -> the pruned encoder's folder."""
-    texts = catalogue_texts(inputs["data"])
+    which = _texts_learned_from(inputs)
+    texts = catalogue_texts(inputs["data"], which)
     if structured.vocabulary:
         report = prune_vocabulary(encoder, texts)
         options.log(f"prune: vocabulary {report.before} -> {report.after} rows")
@@ -69,7 +70,13 @@ def prune_text(
         if near:
             taught.renew_heads(encoder)
         error = train_text(encoder, taught, step.recovery, rng, options, f"recover text{what}", start_competes=near)
-    write_text(out, encoder, error, inputs["mix"])
+    write_text(out, encoder, error, inputs["mix"], which)
+
+
+def _texts_learned_from(inputs: Inputs) -> Texts:
+    """Those of the student that is pruned; a teacher's LM has read all."""
+    which: Texts = model_facts(inputs["distil"]).get("texts", "all")
+    return which
 
 
 def _narrow(
@@ -93,8 +100,9 @@ def prune_static(
     encoder: StaticEncoder, structured: StructuredText, inputs: Inputs, out: Path, options: RunOptions
 ) -> None:
     """A token table has rows to lose and nothing else. The item texts keep their vectors, so nothing is to recover."""
+    which = _texts_learned_from(inputs)
     if structured.vocabulary:
-        report = prune_vocabulary(encoder, catalogue_texts(inputs["data"]))
+        report = prune_vocabulary(encoder, catalogue_texts(inputs["data"], which))
         options.log(f"prune: vocabulary {report.before} -> {report.after} rows")
     error = read_json(inputs["distil"] / "metrics.json")["unexplained_variance"]
-    write_text(out, encoder, error, inputs["mix"])
+    write_text(out, encoder, error, inputs["mix"], which)

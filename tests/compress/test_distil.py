@@ -1,6 +1,7 @@
 """Students: one folded table, text alone for cold items, the control by the same code without a teacher."""
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -271,7 +272,7 @@ def test_the_text_student_is_smaller_and_near_its_teacher(
     assert student is not None
     assert (len(student.layers), len(teacher.layers)) == (2, 3)
     assert student.dim == teacher.dim
-    texts = catalogue_texts(film_data)
+    texts = catalogue_texts(film_data, "warm")
     wanted, got = teacher.encode(texts), student.encode(texts)
     unexplained = float(((got - wanted) ** 2).mean() / wanted.var(0).mean())
     assert read_json(folder / "metrics.json")["unexplained_variance"] == pytest.approx(unexplained, rel=1e-4)
@@ -279,10 +280,21 @@ def test_the_text_student_is_smaller_and_near_its_teacher(
     assert model_facts(folder)["text_space"] == text_space(film_teacher["target"])
 
 
-def test_catalogue_texts_are_those_of_all_domains_once(film_data: Path) -> None:
-    texts = catalogue_texts(film_data)
-    both = {t for domain in ("source", "target") for t in Dataset.open(film_data, domain).texts}
-    assert texts == sorted(both)
+def test_catalogue_texts_are_those_of_all_domains_once_without_cold_items(film_data: Path) -> None:
+    domains = [Dataset.open(film_data, domain) for domain in ("source", "target")]
+    texts = {text for dataset in domains for text in dataset.texts}
+    cold = {dataset.texts[row - 1] for dataset in domains for row in dataset.cold_items}
+    assert catalogue_texts(film_data, "all") == sorted(texts)
+    assert catalogue_texts(film_data, "warm") == sorted(texts - cold) != sorted(texts)
+
+
+def test_pruning_reads_the_texts_that_its_student_learned_from(film_inputs: dict[str, Path], film_data: Path) -> None:
+    """Words that cold items alone have are rows that a new item's words have to do without."""
+    pruned = load_text(film_inputs["prune/text_encoder:text:0"])
+    assert pruned is not None
+    learned, words = (set(re.findall(r"\w+", " ".join(catalogue_texts(film_data, of)))) for of in ("warm", "all"))
+    tokens = {word: len(pruned.tokenizer.encode(word, add_special_tokens=False).ids) for word in words}
+    assert {word for word, count in tokens.items() if count == 1} == learned < words
 
 
 def test_train_text_without_epochs_only_measures(film_teacher: dict[str, Path], film_dataset: Dataset) -> None:

@@ -193,8 +193,10 @@ def test_a_text_encoder_loses_layers_heads_neurons_and_words_and_recovers(
         assert size(encoder.layers) == layer
         assert encoder.lm.config.vocab_size == encoder.tokenizer.get_vocab_size()
         assert encoder.dim == before.dim
-        wanted = text_of(film_teacher["target"]).encode(catalogue_texts(film_data))
-        unexplained = float(((encoder.encode(catalogue_texts(film_data)) - wanted) ** 2).mean() / wanted.var(0).mean())
+        wanted = text_of(film_teacher["target"]).encode(catalogue_texts(film_data, "warm"))
+        unexplained = float(
+            ((encoder.encode(catalogue_texts(film_data, "warm")) - wanted) ** 2).mean() / wanted.var(0).mean()
+        )
         assert read_json(folder / "metrics.json")["unexplained_variance"] == pytest.approx(unexplained, rel=1e-3)
         assert model_facts(folder)["text_space"] == text_space(film_teacher["target"])
     errors = [read_json(folder / "metrics.json")["unexplained_variance"] for folder in (bare, recovered)]
@@ -233,7 +235,7 @@ def test_a_recovery_that_only_hurts_a_narrowed_encoder_changes_nothing(pruned: R
 def test_only_words_that_no_text_of_any_domain_uses_are_dropped(
     build: Run, film_data: Path, film_teacher: dict[str, Path], tmp_path: Path
 ) -> None:
-    texts, strange = catalogue_texts(film_data), ["zigzagging", "xylophones"]
+    texts, strange = catalogue_texts(film_data, "warm"), ["zigzagging", "xylophones"]
     encoder = RandomBert(layers=1)([*texts, *strange, *strange], 16, 0)
     encoder.head = nn.Linear(encoder.hidden_size, 16, bias=False)
     write_model(tmp_path, text=encoder)

@@ -74,7 +74,8 @@ class TestEveryStaticStudent:
         assert encoder.table.shape == (teacher.tokenizer.get_vocab_size(), student.dim or teacher.dim)
         assert torch.isfinite(encoder.table).all()
         assert sum(p.numel() for p in encoder.parameters()) < sum(p.numel() for p in teacher.parameters()) / 2
-        assert model_facts(folder) == {"parts": ["text"], "text_space": text_space(film_teacher["target"])}
+        space = text_space(film_teacher["target"])
+        assert model_facts(folder) == {"parts": ["text"], "text_space": space, "texts": "warm"}
 
     def test_the_same_again(
         self, student: StaticStudent, made: Any, build: Run, film_data: Path, film_teacher: dict[str, Path]
@@ -87,10 +88,12 @@ class TestEveryStaticStudent:
     def test_pruning_drops_words_and_leaves_the_texts_their_vectors(
         self, student: StaticStudent, made: Any, film_data: Path
     ) -> None:
-        texts, whole, small = catalogue_texts(film_data), *(static_of(made(student)[s]) for s in ("distil", "prune"))
+        texts = catalogue_texts(film_data, "warm")
+        whole, small = (static_of(made(student)[stage]) for stage in ("distil", "prune"))
         np.testing.assert_allclose(small.encode(texts), whole.encode(texts), atol=1e-6)
+        assert len(small.table) < len(whole.table)  # words of cold items alone
         report = prune_vocabulary(small, texts[:5])
-        assert report.after == len(small.table) == small.tokenizer.get_vocab_size() < len(whole.table) == report.before
+        assert report.after == len(small.table) == small.tokenizer.get_vocab_size() < report.before
         np.testing.assert_allclose(small.encode(texts[:5]), whole.encode(texts[:5]), atol=1e-6)
         metrics = [read_json(made(student)[stage] / "metrics.json") for stage in ("distil", "prune")]
         assert metrics[0] == metrics[1]
@@ -103,7 +106,7 @@ class TestEveryStaticStudent:
         assert set(facts["graphs"]["text"]) == {"fp32", "int8_dynamic"}
         assert (facts["max_tokens"], facts["text_dim"]) == (16, encoder.dim)
         served = TextEncoder(folder / facts["graphs"]["text"]["fp32"], folder / "tokenizer.json", facts["max_tokens"])
-        texts = [*catalogue_texts(film_data)[:9], "never heard of", ""]
+        texts = [*catalogue_texts(film_data, "warm")[:9], "never heard of", ""]
         np.testing.assert_allclose(served.encode(texts), encoder.encode(texts), atol=1e-5)
         assert read_json(folder / "parity.json")["text.int8_dynamic.onnx"]["centred_cosine"] > 0.9
         text_map = np.random.default_rng(0).normal(size=(encoder.dim, 3)).astype(np.float32)
@@ -123,7 +126,7 @@ def test_fitted_it_is_nearer_than_it_started_and_the_error_is_of_texts_it_has_no
         s: read_json(made(s)["distil"] / "metrics.json")["unexplained_variance"] for s in (STUDENTS[0], STUDENTS[4])
     }
     assert errors[STUDENTS[0]] < 0.5 < errors[STUDENTS[4]]
-    texts = catalogue_texts(film_data)
+    texts = catalogue_texts(film_data, "warm")
     wanted, got = (
         e.encode(texts) for e in (teacher_text(film_teacher["target"]), static_of(made(STUDENTS[0])["distil"]))
     )
