@@ -109,6 +109,10 @@ class RankingDistillation(DistilLoss):
     def needs(self) -> frozenset[str]:
         return frozenset({"best"})
 
+    @property
+    def depth(self) -> int:
+        return self.top
+
     def __call__(self, step: Step, head: nn.Module) -> Tensor:  # noqa: ARG002
         assert step.best is not None and step.normalisers is not None
         items, teacher, student = (t[:, : self.top] for t in (step.best.items, step.best.teacher, step.best.student))

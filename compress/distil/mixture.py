@@ -27,13 +27,14 @@ class Distillation(nn.Module):
         self.losses, self.teaching = tuple(_usable(losses, teaching)), teaching
         self.needs: frozenset[str] = frozenset().union(*(loss.needs for loss in self.losses))
         self.heads = nn.ModuleList(loss.head(table, teaching) for loss in self.losses)
+        self.lists = self._lists()
         self.candidates = int(warm.sum())
         self._on_device: dict[str, Tensor] = {}
 
     def listed(self, at: Tensor, device: torch.device) -> Tensor | None:
         """Rows whose student logits the losses want at the positions `at`: (len(at), n) int64 on `device`, the best
         first."""
-        parts = [rows[at] for name, rows in self._lists().items() if name in self.needs]
+        parts = [rows[at] for rows, _ in self.lists.values()]
         return torch.cat(parts, 1).to(device) if parts else None
 
     def forward(self, scored: NextItem, at: Tensor, targets: Tensor, left_out: Tensor, table: Table) -> Tensor:
@@ -54,20 +55,27 @@ class Distillation(nn.Module):
             whole = (1 - weight) * whole + weight * loss(step, head)
         return whole
 
-    def _lists(self) -> dict[str, Tensor]:
-        found = {"best": self.teaching.items, "tail": self.teaching.tail_items}
-        return {name: rows for name, rows in found.items() if rows is not None}
+    def _lists(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Items and scores of what the losses need, as deep as they read: (all positions, n) each."""
+        teaching, depths = self.teaching, [loss.depth for loss in self.losses if "best" in loss.needs]
+        depth = None if None in depths else max((d for d in depths if d is not None), default=0)
+        found = {
+            "best": (teaching.items, teaching.scores, depth),
+            "tail": (teaching.tail_items, teaching.tail_scores, None),
+        }
+        return {
+            name: (items[:, :most], scores[:, :most])
+            for name, (items, scores, most) in found.items()
+            if name in self.needs and items is not None and scores is not None
+        }
 
     def _step(self, scored: NextItem, at: Tensor, targets: Tensor, left_out: Tensor, table: Table) -> Step:
-        device, lists = targets.device, {}
-        scores, start = {"best": self.teaching.scores, "tail": self.teaching.tail_scores}, 0
-        for name, rows in self._lists().items():
-            if name in self.needs:
-                given = scores[name]
-                assert scored.logits is not None and given is not None
-                stop = start + rows.shape[1]
-                lists[name] = Listed(rows[at].to(device), given[at].to(device), scored.logits[:, start:stop])
-                start = stop
+        device, lists, start = targets.device, {}, 0
+        for name, (rows, scores) in self.lists.items():
+            assert scored.logits is not None
+            stop = start + rows.shape[1]
+            lists[name] = Listed(rows[at].to(device), scores[at].to(device), scored.logits[:, start:stop])
+            start = stop
         users = self.teaching.user_vectors if "user_vectors" in self.needs else None
         items = self.teaching.item_vectors if "item_vectors" in self.needs else None
         best = self.teaching.items

@@ -115,6 +115,11 @@ class DistilLoss(Entry):
     def needs(self) -> frozenset[str]:
         """What the teacher must have left, of `NEEDS`."""
 
+    @property
+    def depth(self) -> int | None:
+        """How many of the teacher's best items it reads; None: all that are cached. Others are not scored."""
+        return None
+
     def head(self, table: Tensor, teaching: Teaching) -> nn.Module:  # noqa: ARG002
         """What is trained with the student for this loss alone and thrown away afterwards; `table` (n_items + 1, dim)
         are the student's item vectors at the start."""

@@ -186,5 +186,5 @@ def next_item_loss(
     loss, normalisers = candidates.loss(users, some, wanted, label_smoothing)
     if listed is None:
         return NextItem(loss, users, some)
-    logits = (some[listed] @ users[:, :, None])[:, :, 0].masked_fill(left_out[listed], -1e4)
+    logits = torch.einsum("pld,pd->pl", some[listed], users).masked_fill(left_out[listed], -1e4)
     return NextItem(loss, users, some, logits, normalisers)
