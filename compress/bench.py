@@ -27,9 +27,7 @@ from compress.models.mix import Scorer
 from compress.stage import Inputs, RunOptions, StageConfig
 from compress.task import task_of, valid_value
 from compress.text_bench import text_rows
-from deploy.ranker import CPU, Ranker
-
-CUDA = ("CUDAExecutionProvider", "CPUExecutionProvider")
+from deploy.ranker import CPU, CUDA, Ranker
 
 
 class BenchConfig(StageConfig):
