@@ -118,7 +118,7 @@ def _read_rate(pool: ThreadPoolExecutor, threads: int, size: int, seconds: float
 def _int8_rate(threads: int, side: int, seconds: float) -> float | None:
     """10^9 operations a second of ONNX Runtime's own integer product, since numpy has no fast one."""
     weight = Tensor("b", INT8, (side, side), np.ones((side, side), np.int8).tobytes())
-    model = one_node("MatMulInteger", [("a", UINT8, (side, side))], [weight], INT32)
+    model = one_node("MatMulInteger", [("a", UINT8, (side, side))], [weight], ("out", INT32, (side, side)))
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 4
     try:

@@ -142,24 +142,24 @@ def with_tensors(model: bytes, changed: Sequence[Tensor]) -> bytes:
     )
 
 
-def one_node(
-    op: str, inputs: Sequence[tuple[str, int, Sequence[int]]], weights: Sequence[Tensor], result: int
-) -> bytes:
-    """A model of one node. inputs: (name, type, dims); then `weights`. `result`: the type of its output `out`."""
+Value = tuple[str, int, Sequence[int]]
+"""Name, type and dims of what goes in or comes out."""
+
+
+def one_node(op: str, inputs: Sequence[Value], weights: Sequence[Tensor], output: Value) -> bytes:
+    """A model of one node, which is given `inputs` and then `weights`."""
     node = [*(text(1, name) for name, _, _ in inputs), *(text(1, weight.name) for weight in weights)]
-    node += [text(2, "out"), text(4, op)]
+    node += [text(2, output[0]), text(4, op)]
     graph = [message(_NODE, node), text(2, op)]
     graph += [message(_INITIALIZER, weight.encode()) for weight in weights]
-    graph += [message(_INPUT, _value(name, kind, dims)) for name, kind, dims in inputs]
-    graph.append(message(_OUTPUT, _value("out", result, ())))
+    graph += [message(_INPUT, _value(*value)) for value in inputs]
+    graph.append(message(_OUTPUT, _value(*output)))
     return encode([number(1, 10), message(8, [text(1, ""), number(2, 20)]), message(_GRAPH, graph)])
 
 
 def _value(name: str, kind: int, dims: Sequence[int]) -> list[Field]:
-    tensor = [number(1, kind)]
-    if dims:
-        tensor.append(message(2, [message(1, [number(1, dim)]) for dim in dims]))
-    return [text(1, name), message(2, [message(1, tensor)])]
+    shape = [message(1, [number(1, dim)]) for dim in dims]
+    return [text(1, name), message(2, [message(1, [number(1, kind), message(2, shape)])])]
 
 
 def _tensor(field: Field) -> Tensor:

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from benchmarks.bench.cells import Cell, Subject, devices_of, sample_queries
 from benchmarks.bench.conditions import Conditions
 from benchmarks.bench.devices import DEVICES, Device, used_memory_mb
-from benchmarks.bench.record import BenchResult
+from benchmarks.bench.record import BenchResult, Roof
 from benchmarks.commands import bench
 from benchmarks.measure import Case, reopened
 from benchmarks.result import NotMeasured
@@ -155,7 +155,11 @@ def test_another_device_takes_the_same_path(bundle: Path, second_device: Device)
     assert NotMeasured(what="cuda memory", why="nvidia-smi does not tell") in found.not_measured
 
 
-def test_another_device_has_no_floor_and_says_why(bundle: Path, second_device: Device) -> None:
+def test_another_device_has_no_floor_and_says_why(
+    bundle: Path, second_device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roof = Roof(threads=1, gb_per_s={"1024": 10.0}, gflops=50.0)
+    monkeypatch.setattr("benchmarks.bench.roof.fresh_roof", lambda _threads: roof)
     done = run(bundle, *QUICK[:6], "--device", second_device.name, "--roofline", "--json")
     found = BenchResult.model_validate_json(done.output)
     assert all(row.floor is None and row.device_ms is None and row.nodes for row in found.latency)
