@@ -89,14 +89,13 @@ def numbers(low: int, high: int) -> Callable[[click.Context, click.Parameter, st
     type=click.FloatRange(0, 10),
     default=0.05,
     show_default=True,
-    help="With --against: the relative slow-down that is not worth a failure.",
+    help="The relative difference up to which times count as the same.",
 )
 @click.option("--chart", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.svg", help="Draw the rows.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per bundle.")
 def bench(
     bundles: tuple[Path, ...],
     against: Path | None,
-    tolerance: float,
     chart: Path | None,
     as_json: bool,
     **conditions: Any,
@@ -105,7 +104,7 @@ def bench(
 
     From raw item ids to raw item ids; options that take several numbers, as 1,8,64, make a grid, and every row of it is
     timed in interleaved rounds of one process, its session opened anew in each. Nobody is called faster inside the
-    noise. Memory and load time are those of fresh processes that open the bundle and answer once.
+    noise or the tolerance. Memory and load time are those of fresh processes that open the bundle and answer once.
     """
     from benchmarks.bench.against import Earlier
     from benchmarks.bench.chart import write_chart
@@ -117,7 +116,7 @@ def bench(
     grid = Conditions(**conditions)
     machine = describe_machine()
     paths = [str(path) for path in bundles]
-    earlier = None if against is None else Earlier.read(against, tolerance, machine, paths, grid)
+    earlier = None if against is None else Earlier.read(against, machine, paths, grid)
     with _progress() as progress:
         results = bench_bundles(bundles, grid, progress=progress, machine=machine)
     if earlier is not None:

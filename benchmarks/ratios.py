@@ -45,12 +45,14 @@ class LogMean:
             return float(gap < _SAME)
         return 1 - student_cdf(gap / self.error, self.freedom)
 
-    def p_value(self) -> float:
-        """Two-sided p-value of "the true ratio is 1"."""
-        if self.error < _SAME:
-            return float(abs(self.mean) < _SAME)
-        above = self.p_above()
-        return min(1.0, 2 * min(above, 1 - above))
+    def p_below(self, ratio: float = 1.0) -> float:
+        """One-sided p-value of "the true ratio is at least `ratio`"."""
+        return LogMean(-self.mean, self.error, self.freedom).p_above(1 / ratio)
+
+    def p_value(self, tolerance: float = 0.0) -> float:
+        """Two-sided p-value of "neither is more than `tolerance` slower than the other"."""
+        worst = 1 + tolerance
+        return min(1.0, 2 * min(self.p_above(worst), self.p_below(1 / worst)))
 
 
 def spread(times: ArrayLike) -> float:

@@ -36,9 +36,7 @@ class Earlier:
     results: dict[str, BenchResult]
 
     @classmethod
-    def read(
-        cls, file: Path, tolerance: float, machine: Machine, paths: Sequence[str], conditions: Conditions
-    ) -> "Earlier":
+    def read(cls, file: Path, machine: Machine, paths: Sequence[str], conditions: Conditions) -> "Earlier":
         """Raises UsageError where FILE is no such result, is of another machine or says nothing of these bundles under
         these conditions."""
         found = [parse_record(BenchResult, line, f"{file}: line {number}") for number, line in _lines(file)]
@@ -56,7 +54,7 @@ class Earlier:
             raise UsageError(
                 f"{file}: has no row of these threads, batches, lengths and catalogue sizes, with its rounds"
             )
-        return cls(file, tolerance, results)
+        return cls(file, conditions.tolerance, results)
 
     def beside(self, results: Sequence[BenchResult]) -> list[BenchResult]:
         """The same results, each with what changed."""
@@ -94,7 +92,7 @@ def compare(then: BenchResult, now: BenchResult, earlier: Earlier) -> Against:
     worst = 1 + earlier.tolerance
     p_worse = holm([max(ratio.p_above(worst) for ratio in pair.ratios) for pair in pairs])
     p_slower = holm([pair.ratios[0].p_above(worst) for pair in pairs])
-    p_better = holm([max(1 - ratio.p_above(1 / worst) for ratio in pair.ratios) for pair in pairs])
+    p_better = holm([max(ratio.p_below(1 / worst) for ratio in pair.ratios) for pair in pairs])
     changes = [
         Change.model_validate(
             {

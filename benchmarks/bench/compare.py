@@ -13,14 +13,18 @@ from benchmarks.ratios import paired
 ALPHA = 0.05
 
 
-def compare(measured: Mapping[Cell, Latency]) -> list[LatencyComparison]:
-    """Every pair of cells that do the same work, Holm-corrected over all of them; paired by round."""
+def compare(measured: Mapping[Cell, Latency], tolerance: float) -> list[LatencyComparison]:
+    """Every pair of cells that do the same work, Holm-corrected over all of them; paired by round.
+
+    `tolerance`: a smaller relative difference is a tie, however sure. Two copies of one bundle differ by some percent
+    in every round of a process: their ids lie elsewhere in memory.
+    """
     alike: dict[tuple[int, int, int], list[Cell]] = defaultdict(list)
     for cell in measured:
         alike[cell.work].append(cell)
     pairs = [pair for cells in alike.values() for pair in combinations(cells, 2)]
     ratios = [paired(measured[b].round_medians(), measured[a].round_medians()) for a, b in pairs]
-    p_values = [ratio.p_value() for ratio in ratios]
+    p_values = [ratio.p_value(tolerance) for ratio in ratios]
     return [
         LatencyComparison(
             a=a.side,

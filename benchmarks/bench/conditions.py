@@ -15,7 +15,8 @@ class Conditions:
 
     `seconds`: the most that a cell is timed for; 1,000 runs end it earlier. `history`, `items`: empty takes 20 (or as
     many as the bundle reads) and the bundle's own catalogue. `cold_starts`: fresh processes per catalogue and
-    precision. `roofline`: whether the machine's limits are measured and each cell held against them.
+    precision. `roofline`: whether the machine's limits are measured and each cell held against them. `tolerance`: the
+    relative difference up to which times count as the same.
     """
 
     device: Choice = "auto"
@@ -28,6 +29,7 @@ class Conditions:
     rounds: int = 10
     cold_starts: int = 3
     roofline: bool = True
+    tolerance: float = 0.05
     seed: int = 0
 
     def sizes(self, model: Model) -> tuple[int, ...]:

@@ -47,8 +47,9 @@ class Side(Record):
 
 
 class LatencyComparison(Record):
-    """`a` against `b` on the same work. `ratio`: time of b / time of a (above 1: a is faster), the geometric mean over
-    rounds. `verdict` is of a, and a tie unless `p_holm` (over all comparisons of the run) is below .05."""
+    """`a` against `b` on the same work. `ratio`: time of b / time of a (above 1: a is faster), the trimmed geometric
+    mean over rounds. `p` is of "they differ by no more than the tolerance", `p_holm` the same over all comparisons of
+    the run; `verdict` is of a, and a tie unless `p_holm` is below .05."""
 
     a: Side
     b: Side
@@ -91,6 +92,7 @@ class Method(Record):
     max_seconds: float
     max_runs: int
     seed: int
+    tolerance: float = Field(description="the relative difference up to which times count as the same")
     warm_up: str
     yardstick_ms: list[float] = Field(description="each round's median of the same piece of work, for `--against`")
     busy_elsewhere: float | None = Field(

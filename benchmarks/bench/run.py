@@ -59,7 +59,7 @@ def bench_bundles(
         )
         method = _method(conditions, timed.pop(YARDSTICK), start)
         measured = {cells[name]: found for name, found in timed.items()}
-        comparisons = compare(measured)
+        comparisons = compare(measured, conditions.tolerance)
         roofline = Roofline(conditions.threads) if conditions.roofline else None
         results = []
         for plan in plans:
@@ -122,6 +122,7 @@ def _method(conditions: Conditions, found: Latency, start: CpuTime | None) -> Me
         max_seconds=conditions.seconds,
         max_runs=RUNS,
         seed=conditions.seed,
+        tolerance=conditions.tolerance,
         warm_up=WARM_UP,
         yardstick_ms=found.round_medians().tolist(),
         busy_elsewhere=elsewhere,

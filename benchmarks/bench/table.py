@@ -122,6 +122,8 @@ def winners(results: Sequence[BenchResult]) -> Iterator[str]:
     """A line per work on which more than one cell was measured. Nobody wins inside the noise."""
     rows = [(result, row) for result in results for row in result.latency]
     rows.sort(key=lambda pair: _work(pair[1]))
+    method = results[0].method
+    or_tolerance = f" or {method.tolerance:.0%}" if method else ""
     for (batch, history, items), group in groupby(rows, key=lambda pair: _work(pair[1])):
         alike = list(group)
         if len(alike) < 2:
@@ -134,7 +136,7 @@ def winners(results: Sequence[BenchResult]) -> Iterator[str]:
         several = len(results) > 1
         if ties:
             names = ", ".join(_name(other, several) for other in (side, *ties))
-            yield f"{where}: no winner, within noise of each other: {names}"
+            yield f"{where}: no winner, within noise{or_tolerance} of each other: {names}"
         else:
             yield f"{where}: {_name(side, several)} is the fastest (Holm-corrected p < .05 against each of the others)"
 

@@ -48,7 +48,7 @@ def test_winners_and_ties(bundle: Path, noise: NDArray[np.float64]) -> None:
     load = np.exp(np.random.default_rng(1).normal(0, 0.5, ROUNDS))  # what all rounds share
     a, b, c, other = cells(bundle, ("fp32", 1, 1), ("int8", 1, 1), ("int8", 2, 1), ("fp32", 1, 8))
     rounds = {a: load * noise[0], b: load * noise[1], c: 0.5 * load * noise[2], other: 9 * load}
-    found = compare({cell: timed(values) for cell, values in rounds.items()})
+    found = compare({cell: timed(values) for cell, values in rounds.items()}, 0.05)
     assert len(found) == 3  # another batch is other work
     verdicts = {(one.a.precision, one.a.threads, one.b.precision, one.b.threads): one.verdict for one in found}
     assert verdicts == {
@@ -70,7 +70,7 @@ def result(noise: NDArray[np.float64], *, times: float = 1.0, yard: float = 1.0,
     ]
     process = {"device": "cpu", "precision": "fp32", "items": 30, "rss_mb": 80.0, "load_ms": 500.0}
     process |= {"rss_mb_runs": [80.0, 80.1, 79.9], "load_ms_runs": [500.0, 510.0, 490.0]}
-    method = {"rounds": ROUNDS, "max_seconds": 1.0, "max_runs": 1000, "seed": 0, "warm_up": "none"}
+    method = {"rounds": ROUNDS, "max_seconds": 1.0, "max_runs": 1000, "seed": 0, "warm_up": "none", "tolerance": 0.05}
     document = {
         "bundle": {"path": "b.slim", "digest": "sha256:0", "size_bytes": 1, "text_encoder_bytes": 0},
         "machine": MACHINE,
@@ -81,10 +81,10 @@ def result(noise: NDArray[np.float64], *, times: float = 1.0, yard: float = 1.0,
     return BenchResult.model_validate(document | changes)
 
 
-def read(tmp_path: Path, then: BenchResult, tolerance: float = 0.05, machine: Machine = MACHINE) -> Earlier:
+def read(tmp_path: Path, then: BenchResult, machine: Machine = MACHINE) -> Earlier:
     file = tmp_path / "then.json"
     file.write_text(then.to_json() + "\n")
-    return Earlier.read(file, tolerance, machine, ["b.slim"], Conditions(batch=(1, 8)))
+    return Earlier.read(file, machine, ["b.slim"], Conditions(batch=(1, 8)))
 
 
 @pytest.mark.parametrize(
@@ -165,18 +165,18 @@ def test_refuses_what_is_no_earlier_result(tmp_path: Path, noise: NDArray[np.flo
         file = tmp_path / "bad.json"
         file.write_text(text)
         with pytest.raises(UsageError) as error:
-            Earlier.read(file, 0.05, MACHINE, ["a.slim", "b.slim"], Conditions())
+            Earlier.read(file, MACHINE, ["a.slim", "b.slim"], Conditions())
         return error.value.lines[0]
 
     assert "holds no result" in refused("")
     assert "line 1" in refused('{"schema": 2}')
     assert "has no row of this bundle (got a.slim)" in refused(result(noise).to_json())
     with pytest.raises(UsageError, match="cannot be read"):
-        Earlier.read(tmp_path / "absent", 0.05, MACHINE, ["b.slim"], Conditions())
+        Earlier.read(tmp_path / "absent", MACHINE, ["b.slim"], Conditions())
     file = tmp_path / "then.json"
     file.write_text(result(noise).to_json())
     with pytest.raises(UsageError, match="no row of these threads"):
-        Earlier.read(file, 0.05, MACHINE, ["b.slim"], Conditions(threads=(7,)))
+        Earlier.read(file, MACHINE, ["b.slim"], Conditions(threads=(7,)))
 
 
 def test_a_regression_ends_the_command(bundle: Path, tmp_path: Path, refused: Any) -> None:

@@ -73,8 +73,18 @@ def test_spread_of_equal_rounds_is_none() -> None:
     assert spread([3.0, 3.0, 3.0]) == 0
     assert spread([1.0, 1.1, 0.9]) > 0.1
     assert paired([3.0, 3.0], [3.0, 3.0]).p_value() == 1
-    assert paired([3.0, 3.0], [2.0, 2.0]).p_above(1.4) == 0
-    assert paired([3.0, 3.0], [2.0, 2.0]).p_above(1.6) == 1
+    assert paired([3.0, 3.0], [2.0, 2.0]).p_above(1.4) == paired([3.0, 3.0], [2.0, 2.0]).p_below(1.6) == 0
+    assert paired([3.0, 3.0], [2.0, 2.0]).p_above(1.6) == paired([3.0, 3.0], [2.0, 2.0]).p_below(1.4) == 1
+
+
+def test_a_difference_inside_the_tolerance_is_none() -> None:
+    """4 % that every round shows: certain, and not worth a verdict."""
+    steady = np.array([1.0, 1.001, 0.999, 1.0, 1.001])
+    found = paired(1.04 * steady, steady[::-1])
+    assert found.p_value() < 0.001 and found.p_value(0.05) > 0.99 and found.p_value(0.03) < 0.01
+    slower = paired(steady[::-1], 1.04 * steady)
+    assert slower.p_value(0.05) == pytest.approx(found.p_value(0.05))
+    assert slower.p_value(0.03) == pytest.approx(found.p_value(0.03))
 
 
 def test_level_holds_where_nothing_differs() -> None:
