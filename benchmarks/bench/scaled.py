@@ -37,7 +37,7 @@ from deploy.tables import write_items
 _INLINE = 512 << 20  # larger tables lie in a file of their own: protobuf ends at 2 GiB
 _PART = 1 << 16  # rows written at once
 _POPULAR = 1000
-_CHECKED = 3  # histories that prove that the larger graph scores as the given one
+_CHECKED, _TOLD = 3, 1000  # histories, and rows of each, that prove that the new graph scores as the given one
 
 Source = NDArray[np.int64]
 """(n_items + 1,): which row of the given table each row of the new one is; row 0 stays padding."""
@@ -141,15 +141,16 @@ def _write_rows(tensor: Tensor, rows: int, source: Source, out: Path) -> None:
 
 def check(ranker: Ranker, given: Ranker, history: list[int], n_given: int, source: Source, tolerance: float) -> None:
     """Raises GateError unless each row that `ranker` names scores as the row it was drawn from does in `given`."""
-    nothing = np.zeros((1, 1), np.int64)
-    scores, rows = given.rank(source[history][None], nothing, n_given)
+    asked = source[history]
+    scores, rows = given.rank(asked[None], np.zeros((1, 1), np.int64), n_given)
     expected = np.full(n_given + 1, -np.inf, np.float32)
     expected[rows[0]] = scores[0]
-    found, named = ranker.rank(np.array([history]), nothing, min(100, len(source) - 1))
-    wanted = expected[source[named[0]]]
-    told = np.isfinite(wanted) & np.isfinite(found[0])  # rows drawn from the history itself have no score there
-    worst = np.abs(found[0][told] - wanted[told]).max(initial=0.0)
-    if not told.any() or not worst <= max(tolerance, 1e-4 * float(np.abs(wanted[told]).max())):
+    copies = np.flatnonzero(np.isin(source, asked))  # of the history's own rows, which have no score there
+    found, named = ranker.rank(np.array([history]), copies[None], min(_TOLD, len(source) - 1))
+    told = np.isfinite(found[0])
+    wanted = expected[source[named[0][told]]]
+    worst = float(np.abs(found[0][told] - wanted).max(initial=0.0))
+    if not told.any() or not worst <= max(tolerance, 1e-4 * float(np.abs(found[0][told]).max())):
         raise GateError(f"the resized graph does not score as the given one ({worst:.3g} off)")
 
 

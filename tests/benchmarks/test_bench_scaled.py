@@ -21,7 +21,7 @@ from deploy.runtime import Recommender
 N_ITEMS = 30
 
 
-@pytest.mark.parametrize("n_items", [12, 100])
+@pytest.mark.parametrize("n_items", [12, 100, 5000])
 def test_a_resized_bundle_is_a_bundle(bundle: Path, tmp_path: Path, n_items: int) -> None:
     found = scaled(bundle, open_bundle(bundle), n_items, tmp_path / "out")
     assert not isinstance(found, NotMeasured)
