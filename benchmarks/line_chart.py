@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 WIDTH, HEIGHT = 720, 420
 LEFT, RIGHT, TOP, BOTTOM = 64, 170, 20, 52
+_CHARACTER = 8  # pixels, at most in the mean
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Okabe and Ito's palette: told apart by colour-blind readers too."""
 
@@ -42,7 +43,7 @@ def line_chart(
     across = _Scale(min(p.x for p in points), max(p.x for p in points), LEFT, WIDTH - RIGHT, logarithmic=True)
     marks = _powers(lowest, highest) if logarithmic else _multiples(highest)
     up = _Scale(marks[0], marks[-1], HEIGHT - BOTTOM, TOP, logarithmic)
-    parts = [f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>']
+    parts = []
     for mark in marks:
         y = up(mark)
         parts.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="#ddd"/>')
@@ -55,7 +56,9 @@ def line_chart(
     for number, (name, line) in enumerate(lines.items()):
         # neighbours are drawn side by side, so that intervals do not hide each other
         parts += _line(name, line, number, across, up, 4.0 * (number - (len(lines) - 1) / 2))
-    return svg(parts, WIDTH, HEIGHT, f"{y_title} by {x_title}")
+    width = WIDTH - RIGHT + max(RIGHT, 44 + _CHARACTER * max(map(len, lines)))
+    parts.insert(0, f'<rect width="{width}" height="{HEIGHT}" fill="white"/>')
+    return svg(parts, width, HEIGHT, f"{y_title} by {x_title}")
 
 
 def svg(parts: Sequence[str], width: int, height: int, label: str) -> str:

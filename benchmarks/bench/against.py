@@ -84,9 +84,9 @@ def compare(then: BenchResult, now: BenchResult, earlier: Earlier) -> Against:
     for row in now.latency:
         if (old := old_rows.get(_key(row))) is not None:
             pairs.append(_Pair.of_rows(old, row, yards))
-    old_processes = {(one.device, one.precision, one.items): one for one in then.processes}
+    old_processes = {(one.device, one.precision, one.threads, one.items): one for one in then.processes}
     for process in now.processes:
-        before = old_processes.get((process.device, process.precision, process.items))
+        before = old_processes.get((process.device, process.precision, process.threads, process.items))
         if before is not None and min(len(before.rss_mb_runs), len(process.rss_mb_runs)) > 1:
             pairs += _Pair.of_processes(before, process, yards)
     worst = 1 + earlier.tolerance
@@ -139,7 +139,7 @@ class _Pair:
 
     @classmethod
     def of_processes(cls, then: ProcessRow, now: ProcessRow, yards: Sequence[Sequence[float]]) -> "list[_Pair]":
-        facts = {name: getattr(now, name) for name in ("device", "precision", "items")}
+        facts = {name: getattr(now, name) for name in ("device", "precision", "threads", "items")}
         memory = facts | {"what": "rss_mb", "then": then.rss_mb, "now": now.rss_mb}
         load = facts | {"what": "load_ms", "then": then.load_ms, "now": now.load_ms}
         old, new = np.array(then.load_ms_runs), np.array(now.load_ms_runs)

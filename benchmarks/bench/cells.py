@@ -48,6 +48,11 @@ class Subject:
     def graph(self, precision: str) -> Path:
         return self.bundle.path(self.bundle.manifest.model.precisions[precision])
 
+    def graph_bytes(self, precision: str) -> int:
+        """The graph, with the tables that lie in files of their own."""
+        graph = self.graph(precision)
+        return sum(path.stat().st_size for path in graph.parent.glob(f"{graph.name}*"))
+
     def open(self, precision: str, device: Device, threads: int = 1) -> Recommender:
         return Recommender(
             self.bundle, precision=precision, threads=threads, providers=device.providers, catalogue=self.catalogue

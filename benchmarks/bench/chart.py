@@ -38,12 +38,14 @@ def chart(results: Sequence[BenchResult]) -> str:
     swept = max(values, key=lambda name: len(values[name]))
     if len(values[swept]) == 1:
         return _ranges(rows)
+    several_devices = len({row.device for _, row in rows}) > 1
     lines: dict[str, list[Point]] = {}
     for bundle, row in sorted(rows, key=lambda pair: SWEPT[swept](pair[1])):
         ends = row.round_p50_ms or [row.p50_ms]
         point = Point(SWEPT[swept](row), row.p50_ms, min(*ends, row.p50_ms), max(*ends, row.p50_ms))
         rest = [f"{name} {SWEPT[name](row)}" for name, found in values.items() if name != swept and len(found) > 1]
-        lines.setdefault(" ".join(filter(None, [bundle, row.precision, row.device, *rest])), []).append(point)
+        device = row.device if several_devices else ""
+        lines.setdefault(" ".join(filter(None, [bundle, row.precision, device, *rest])), []).append(point)
     return line_chart(lines, swept, "p50 ms", {value: f"{value:,}" for value in values[swept]}, logarithmic=True)
 
 

@@ -68,6 +68,7 @@ class ProcessRow(Record):
 
     device: str
     precision: str
+    threads: int
     items: int
     rss_mb: float
     load_ms: float

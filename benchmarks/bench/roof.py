@@ -38,7 +38,9 @@ class Roofline:
     """The machine's rates for each number of threads, and each graph's work, found once."""
 
     def __init__(self, threads: Sequence[int], measure: Callable[[int], Roof] | None = None) -> None:
-        self.roofs = [(measure or fresh_roof)(count) for count in threads]
+        self.roofs: list[Roof] = []
+        for count in sorted(threads):
+            self.roofs.append(at_least((measure or fresh_roof)(count), self.roofs[-1:]))
         self._by_threads = {roof.threads: roof for roof in self.roofs}
         self._works: dict[tuple[Path, str, int, int, int], Work] = {}
 
@@ -79,6 +81,16 @@ def floor(work: Work, roof: Roof, p50_ms: float) -> Floor:
         bound="memory" if memory_ms >= arithmetic_ms else "arithmetic",
         times_floor=p50_ms / floor_ms,
     )
+
+
+def at_least(roof: Roof, fewer: Sequence[Roof]) -> Roof:
+    """The rates of `roof`, and where threads stood in each other's way those of fewer threads: all may use them."""
+    for other in fewer:
+        rates = {size: max(rate, other.gb_per_s.get(size, 0.0)) for size, rate in roof.gb_per_s.items()}
+        int8 = max((rate for rate in (roof.int8_gops, other.int8_gops) if rate is not None), default=None)
+        gflops = max(roof.gflops, other.gflops)
+        roof = roof.model_copy(update={"gb_per_s": rates, "gflops": gflops, "int8_gops": int8})
+    return roof
 
 
 def fresh_roof(threads: int) -> Roof:

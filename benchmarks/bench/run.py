@@ -152,7 +152,7 @@ def _row(cell: Cell, found: Latency, roofline: Roofline | None, missing: list[No
             "round_p50_ms": rounds.tolist(),
             "noise": spread(rounds) if len(rounds) > 1 else None,
             "unsettled": found.unsettled,
-            "size_bytes": cell.subject.graph(cell.precision).stat().st_size,
+            "size_bytes": cell.subject.graph_bytes(cell.precision),
             **facts,
         }
     )
@@ -180,6 +180,7 @@ def _processes(plan: _Plan, conditions: Conditions, progress: Progress) -> list[
             ProcessRow(
                 device=device.name,
                 precision=precision,
+                threads=conditions.threads[0],
                 items=subject.n_items,
                 rss_mb=statistics.median(run.rss_mb for run in runs),
                 load_ms=statistics.median(run.load_ms for run in runs),

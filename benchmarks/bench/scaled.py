@@ -7,6 +7,7 @@ answers mean nothing. It has no texts and says nothing of likes.
 """
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from hashlib import file_digest
@@ -31,7 +32,7 @@ from deploy.manifest import (
     canonical_json,
     parse_record,
 )
-from deploy.ranker import Ranker
+from deploy.ranker import Ranker, first_line
 from deploy.tables import write_items
 
 _INLINE = 512 << 20  # larger tables lie in a file of their own: protobuf ends at 2 GiB
@@ -53,7 +54,11 @@ def scaled(given: Path, bundle: Bundle, n_items: int, out: Path, seed: int = 0) 
     try:
         return out, _write(bundle, n_items, out, seed)
     except SlimrecError as error:
-        return NotMeasured(what=f"{given.name} with {n_items} items", why=error.lines[0])
+        why = error.lines[0]
+    except OSError as error:
+        why = f"{out.parent.parent}: cannot be written ({error.strerror or error})"
+    shutil.rmtree(out, ignore_errors=True)
+    return NotMeasured(what=f"{given.name} with {n_items} items", why=why)
 
 
 def _write(bundle: Bundle, n_items: int, out: Path, seed: int) -> Bundle:
@@ -74,7 +79,12 @@ def _write(bundle: Bundle, n_items: int, out: Path, seed: int) -> Bundle:
     for _ in range(_CHECKED):
         history = (rng.choice(n_items, length, replace=False) + 1).tolist()
         for precision, file in model.precisions.items():
-            check(rankers[precision], Ranker(bundle.path(file)), history, model.n_items, source, tolerance)
+            try:
+                check(rankers[precision], Ranker(bundle.path(file)), history, model.n_items, source, tolerance)
+            except SlimrecError:
+                raise
+            except Exception as error:  # ONNX Runtime's exceptions share no public base class
+                raise GateError(f"{file}: fails with {n_items} items ({first_line(error)})") from error
         cases.append(record_case(history, min(10, n_items - length), rankers, ["", *ids]))
     golden = Golden(tolerance=tolerance, cases=cases)
     (out / GOLDEN).write_bytes(canonical_json(golden.model_dump(mode="json")))

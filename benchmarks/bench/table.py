@@ -43,18 +43,8 @@ def table(results: Sequence[BenchResult]) -> Table:
     if len(results) > 1:
         found.add_column("bundle")
     found.add_column("precision")
-    figures = (
-        "p50 ms",
-        "noise",
-        "p95 ms",
-        "p99 ms",
-        "per second",
-        "MB RSS",
-        "load ms",
-        "x floor",
-        "beside the fastest",
-    )
-    for name in (*varying, *figures):
+    figures = ("p50 ms", "noise", "p95 ms", "p99 ms", "per second", "graph MB", "RSS MB", "load ms", "x floor")
+    for name in (*varying, *figures, "beside the fastest"):
         found.add_column(name, justify="right", no_wrap=True)
     for result, row in rows:
         process = _process(result, row)
@@ -62,6 +52,7 @@ def table(results: Sequence[BenchResult]) -> Table:
         cells += [row.precision or "", *(str(text(row)) for text in varying.values())]
         cells += [f"{row.p50_ms:.3f}", "" if row.noise is None else f"±{row.noise:.1%}"]
         cells += [f"{row.p95_ms:.3f}", f"{row.p99_ms:.3f}", f"{row.per_second:.0f}"]
+        cells.append("" if row.size_bytes is None else f"{row.size_bytes / 1e6:.2f}")
         cells += [f"{process.rss_mb:.0f}", f"{process.load_ms:.0f}"] if process else ["", ""]
         cells += [f"{row.floor.times_floor:.1f}" if row.floor else "", _beside(results, result, row)]
         found.add_row(*cells)
@@ -69,8 +60,10 @@ def table(results: Sequence[BenchResult]) -> Table:
 
 
 def _process(result: BenchResult, row: BenchRow) -> ProcessRow | None:
-    wanted = (row.device, row.precision, row.items)
-    return next((one for one in result.processes if (one.device, one.precision, one.items) == wanted), None)
+    wanted = (row.device, row.precision, row.threads, row.items)
+    return next(
+        (one for one in result.processes if (one.device, one.precision, one.threads, one.items) == wanted), None
+    )
 
 
 def _beside(results: Sequence[BenchResult], result: BenchResult, row: BenchRow) -> str:
@@ -108,6 +101,10 @@ def lines(results: Sequence[BenchResult]) -> Iterator[str]:
             f"machine, {roof.threads} thread(s): {max(sizes.values()):.1f} GB/s from caches, {sizes[max(sizes)]:.1f} "
             f"GB/s over {max(sizes) >> 20} MB, {roof.gflops:.0f} GFLOP/s{int8}"
         )
+    cores = results[0].machine.cores
+    crowded = sorted({row.threads for result in results for row in result.latency if row.threads > cores})
+    if crowded:
+        yield f"threads {', '.join(map(str, crowded))}: more than the {cores} core(s) that this process may use"
     for result in results:
         unsettled = sum(row.unsettled for row in result.latency)
         if unsettled:
@@ -142,7 +139,7 @@ def winners(results: Sequence[BenchResult]) -> Iterator[str]:
 
 
 def _name(side: Side, several: bool) -> str:
-    where = f"{side.precision} on {side.device}, {side.threads} thread(s)"
+    where = f"{side.precision} ({side.device}, {side.threads} thread{'s' if side.threads > 1 else ''})"
     return f"{side.bundle} {where}" if several else where
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.bench.record import Roof
-from benchmarks.bench.roof import floor, fresh_roof, measure_roof
+from benchmarks.bench.roof import Roofline, floor, fresh_roof, measure_roof
 from benchmarks.bench.work import Work, read_profile, work_of
 from deploy.errors import SlimrecError
 from deploy.ranker import CPU
@@ -87,6 +87,14 @@ def test_floor_by_hand(work: Work, floor_ms: float, bound: str) -> None:
 def test_a_small_size_that_was_disturbed_makes_no_floor_too_high() -> None:
     disturbed = ROOF.model_copy(update={"gb_per_s": {"1000": 5.0, "1000000": 40.0}})
     assert floor(Work(bytes_read=2000), disturbed, 1.0).floor_ms == pytest.approx(2000 / 40e6)
+
+
+def test_more_threads_are_never_slower() -> None:
+    """Two threads that stood in each other's way: one of them may do the work alone."""
+    disturbed = ROOF.model_copy(update={"threads": 2, "gb_per_s": {"1000": 90.0, "1000000": 30.0}, "gflops": 80.0})
+    found = Roofline([2, 1], measure={1: ROOF, 2: disturbed}.__getitem__).roofs
+    assert found[0] == ROOF
+    assert (found[1].threads, found[1].gb_per_s, found[1].gflops) == (2, {"1000": 90.0, "1000000": 40.0}, 100.0)
 
 
 def test_integers_without_a_rate_have_the_floats() -> None:

@@ -102,6 +102,25 @@ def test_what_cannot_be_resized_is_told(
     assert found.what == "bundle.slim with 1000 items" and "would pass" in found.why
 
 
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        (OSError(28, "No space left on device"), "cannot be written (No space left on device)"),
+        (RuntimeError("Non-zero status code\nmore"), "fails with 50 items (Non-zero status code)"),
+    ],
+)
+def test_what_goes_wrong_is_a_reason_and_leaves_nothing(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: Exception, why: str
+) -> None:
+    def raises(*_arguments: object) -> None:
+        raise wrong
+
+    monkeypatch.setattr(module, "write_items" if isinstance(wrong, OSError) else "check", raises)
+    found = scaled(bundle, open_bundle(bundle), 50, tmp_path / "out")
+    assert isinstance(found, NotMeasured) and why in found.why
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_proof_sees_other_scores(history_graph: Path, tmp_path: Path) -> None:
     source = draw(N_ITEMS, 60, seed=0)
     resize(history_graph, tmp_path / "out.onnx", N_ITEMS + 1, source)

@@ -68,7 +68,7 @@ def result(noise: NDArray[np.float64], *, times: float = 1.0, yard: float = 1.0,
         shape | figures | {"batch": batch, "p50_ms": times, "round_p50_ms": (times * values).tolist()}
         for batch, values in zip((1, 8), noise[:2], strict=True)
     ]
-    process = {"device": "cpu", "precision": "fp32", "items": 30, "rss_mb": 80.0, "load_ms": 500.0}
+    process = {"device": "cpu", "precision": "fp32", "threads": 1, "items": 30, "rss_mb": 80.0, "load_ms": 500.0}
     process |= {"rss_mb_runs": [80.0, 80.1, 79.9], "load_ms_runs": [500.0, 510.0, 490.0]}
     method = {"rounds": ROUNDS, "max_seconds": 1.0, "max_runs": 1000, "seed": 0, "warm_up": "none", "tolerance": 0.05}
     document = {
