@@ -62,6 +62,21 @@ def test_the_real_command(bundle: Path, tmp_path: Path) -> None:
     assert chart.read_text().startswith("<svg")
 
 
+def test_it_loads_nothing_that_a_device_has_not(bundle: Path) -> None:
+    probe = "import sys; from deploy.cli import run_command; run_command(sys.argv[1:]); print(' '.join(sys.modules))"
+    options = [*QUICK[:-3], "--roofline", "--items", "50", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", probe, "bench", str(bundle), *options],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    loaded = {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
+    assert {"benchmarks", "onnxruntime"} <= loaded
+    assert not loaded & {"torch", "transformers", "compress", "onnx", "scipy", "starlette", "uvicorn", "pyarrow"}
+
+
 def test_a_table_for_people(bundle: Path) -> None:
     done = run(bundle, *QUICK, "--threads", "1,2", "--items", "30,100")
     assert done.exit_code == 0
