@@ -78,6 +78,11 @@ class Cell:
         return f"{where} {self.batch} {self.history} {self.subject.n_items}"
 
     @property
+    def bare(self) -> str:
+        """The name under which its graph is timed alone."""
+        return f"{self.name} graph"
+
+    @property
     def side(self) -> Side:
         """What it is compared as, on the work that it shares with others."""
         return Side(

@@ -15,10 +15,12 @@ Choice = Literal["cpu", "cuda", "auto"]
 
 @dataclass(frozen=True)
 class Device:
-    """`providers`: the first is timed, the rest is what ONNX Runtime may fall back to. `extra`: what installs it."""
+    """`providers`: the first is timed, the rest is what ONNX Runtime may fall back to. `memory`: ONNX Runtime's name of
+    where its tensors lie. `extra`: what installs it."""
 
     name: str
     providers: tuple[str, ...]
+    memory: str = "cpu"
     extra: str = ""
 
     def why_absent(self, graph: Path) -> str | None:
@@ -32,7 +34,7 @@ class Device:
         return None
 
 
-DEVICES = {device.name: device for device in (Device("cpu", CPU), Device("cuda", CUDA, extra="slimrec[gpu]"))}
+DEVICES = {device.name: device for device in (Device("cpu", CPU), Device("cuda", CUDA, "cuda", "slimrec[gpu]"))}
 
 
 def chosen(choice: Choice) -> list[Device]:

@@ -31,8 +31,11 @@ class BenchRow(LatencyRow):
     )
     unsettled: int = Field(default=0, description="rounds whose warm-up ended before the times had settled")
     size_bytes: int | None = Field(default=None, description="of the graph")
+    graph_ms: float | None = Field(default=None, description="median of the graph alone, all its data on the device")
+    times_graph: float | None = Field(default=None, description="the row's time / the graph's, round by round")
+    times_graph_ci95: Interval | None = None
     floor: Floor | None = None
-    device_ms: float | None = Field(default=None, description="the device's own time of a call, copies included")
+    device_ms: float | None = Field(default=None, description="a call's kernels and copies, as the device timed them")
     copy_ms: float | None = Field(default=None, description="of it, copies between host and device")
     nodes: dict[str, int] = Field(default={}, description="the graph's nodes by the provider that ran them")
 

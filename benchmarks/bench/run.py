@@ -1,24 +1,26 @@
 """Measure bundles on this machine: latency, memory, load, and how near to the machine's limits they come."""
 
-import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from benchmarks.bench.bare import bare_graph
 from benchmarks.bench.cells import Cell, Subject, cells_of, devices_of
 from benchmarks.bench.compare import compare
 from benchmarks.bench.conditions import Conditions
 from benchmarks.bench.devices import Device
-from benchmarks.bench.record import BenchResult, BenchRow, Method, ProcessRow
+from benchmarks.bench.processes import Placed, process_rows
+from benchmarks.bench.record import BenchResult, BenchRow, Method
 from benchmarks.bench.roof import Roofline
 from benchmarks.bench.scaled import scaled
 from benchmarks.bench.yardstick import NAME as YARDSTICK
 from benchmarks.bench.yardstick import yardstick
 from benchmarks.bundle_info import bundle_info
-from benchmarks.cold_start import ColdStart, fresh_processes
 from benchmarks.machine import CpuTime, commit, describe_machine
 from benchmarks.measure import Case, Latency, reopened
-from benchmarks.ratios import spread
+from benchmarks.ratios import paired, spread
 from benchmarks.result import Machine, NotMeasured
 from deploy.bundle import Bundle, open_bundle
 from deploy.errors import UsageError
@@ -48,6 +50,8 @@ def bench_bundles(
         plans = [_plan(path, conditions, Path(scratch) / str(number)) for number, path in enumerate(paths)]
         cells = {cell.name: cell for plan in plans for cell in plan.cells}
         cases = {YARDSTICK: Case(yardstick)} | {name: Case(cell.open, cell.batch) for name, cell in cells.items()}
+        if conditions.roofline:
+            cases |= {cell.bare: Case(partial(bare_graph, cell), cell.batch) for cell in cells.values()}
         start, blocks, done = CpuTime.now(), len(cases) * conditions.rounds, iter(range(1, 1 << 62))
         timed = reopened(
             cases,
@@ -58,13 +62,13 @@ def bench_bundles(
             progress=lambda: progress("latency", next(done), blocks),
         )
         method = _method(conditions, timed.pop(YARDSTICK), start)
-        measured = {cells[name]: found for name, found in timed.items()}
+        measured = {cell: timed[name] for name, cell in cells.items()}
         comparisons = compare(measured, conditions.tolerance)
         roofline = Roofline(conditions.threads) if conditions.roofline else None
-        results = []
+        results, code = [], commit()
         for plan in plans:
-            rows = [_row(cell, measured[cell], roofline, plan.missing) for cell in plan.cells]
-            processes = _processes(plan, conditions, progress)
+            rows = [_row(cell, timed, roofline, plan.missing) for cell in plan.cells]
+            processes = process_rows(plan.placed, conditions, plan.missing, progress)
             first = next((row for row in processes if row.precision == plan.bundle.manifest.model.default), None)
             own = str(plan.given)
             results.append(
@@ -78,7 +82,7 @@ def bench_bundles(
                     comparisons=[one for one in comparisons if own in (one.a.bundle, one.b.bundle)],
                     roofs=roofline.roofs if roofline else [],
                     method=method,
-                    commit=commit(),
+                    commit=code,
                     not_measured=list(dict.fromkeys(plan.missing)),
                 )
             )
@@ -91,7 +95,7 @@ class _Plan:
     def __init__(self, given: Path, bundle: Bundle) -> None:
         self.given, self.bundle = given, bundle
         self.cells: list[Cell] = []
-        self.placed: list[tuple[Subject, Device, str]] = []
+        self.placed: list[Placed] = []
         self.missing: list[NotMeasured] = []
 
 
@@ -130,9 +134,13 @@ def _method(conditions: Conditions, found: Latency, start: CpuTime | None) -> Me
     )
 
 
-def _row(cell: Cell, found: Latency, roofline: Roofline | None, missing: list[NotMeasured]) -> BenchRow:
+def _row(cell: Cell, timed: Mapping[str, Latency], roofline: Roofline | None, missing: list[NotMeasured]) -> BenchRow:
+    found = timed[cell.name]
     rounds = found.round_medians()
-    facts = roofline.facts(cell, found.p50_ms, missing) if roofline else {}
+    facts: dict[str, Any] = roofline.facts(cell, found.p50_ms, missing) if roofline else {}
+    if (bare := timed.get(cell.bare)) is not None:
+        beyond = paired(rounds, bare.round_medians())
+        facts |= {"graph_ms": bare.p50_ms, "times_graph": beyond.ratio, "times_graph_ci95": beyond.interval()}
     return BenchRow.model_validate(
         {
             "path": "cached",
@@ -156,38 +164,3 @@ def _row(cell: Cell, found: Latency, roofline: Roofline | None, missing: list[No
             **facts,
         }
     )
-
-
-def _processes(plan: _Plan, conditions: Conditions, progress: Progress) -> list[ProcessRow]:
-    rows = []
-    for number, (subject, device, precision) in enumerate(plan.placed if conditions.cold_starts else (), start=1):
-        history = tuple(
-            subject.catalogue.ids[1 : 1 + conditions.lengths(plan.bundle.manifest.model, subject.n_items)[0]]
-        )
-        spec = ColdStart(
-            str(subject.path),
-            history,
-            k=conditions.k,
-            threads=conditions.threads[0],
-            precision=precision,
-            providers=device.providers,
-        )
-        runs = fresh_processes(spec, repeats=conditions.cold_starts)
-        gained = [run.device_memory_mb for run in runs if run.device_memory_mb is not None]
-        if device.name != "cpu" and not gained:
-            plan.missing.append(NotMeasured(what=f"{device.name} memory", why="nvidia-smi does not tell"))
-        rows.append(
-            ProcessRow(
-                device=device.name,
-                precision=precision,
-                threads=conditions.threads[0],
-                items=subject.n_items,
-                rss_mb=statistics.median(run.rss_mb for run in runs),
-                load_ms=statistics.median(run.load_ms for run in runs),
-                rss_mb_runs=[run.rss_mb for run in runs],
-                load_ms_runs=[run.load_ms for run in runs],
-                device_memory_mb=statistics.median(gained) if gained else None,
-            )
-        )
-        progress("fresh processes", number, len(plan.placed))
-    return rows

@@ -43,7 +43,18 @@ def table(results: Sequence[BenchResult]) -> Table:
     if len(results) > 1:
         found.add_column("bundle")
     found.add_column("precision")
-    figures = ("p50 ms", "noise", "p95 ms", "p99 ms", "per second", "graph MB", "RSS MB", "load ms", "x floor")
+    figures = (
+        "p50 ms",
+        "noise",
+        "p95 ms",
+        "p99 ms",
+        "per second",
+        "graph MB",
+        "RSS MB",
+        "load ms",
+        "x graph",
+        "x floor",
+    )
     for name in (*varying, *figures, "beside the fastest"):
         found.add_column(name, justify="right", no_wrap=True)
     for result, row in rows:
@@ -54,6 +65,7 @@ def table(results: Sequence[BenchResult]) -> Table:
         cells += [f"{row.p95_ms:.3f}", f"{row.p99_ms:.3f}", f"{row.per_second:.0f}"]
         cells.append("" if row.size_bytes is None else f"{row.size_bytes / 1e6:.2f}")
         cells += [f"{process.rss_mb:.0f}", f"{process.load_ms:.0f}"] if process else ["", ""]
+        cells.append("" if row.times_graph is None else f"{row.times_graph:.2f}")
         cells += [f"{row.floor.times_floor:.1f}" if row.floor else "", _beside(results, result, row)]
         found.add_row(*cells)
     return found

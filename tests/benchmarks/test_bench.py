@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from click.testing import CliRunner, Result
 
+from benchmarks.bench.bare import bare_graph
 from benchmarks.bench.cells import Cell, Subject, devices_of, sample_queries
 from benchmarks.bench.conditions import Conditions
 from benchmarks.bench.devices import DEVICES, Device, used_memory_mb
@@ -20,7 +22,7 @@ from benchmarks.measure import Case, reopened
 from benchmarks.result import NotMeasured
 from deploy.bundle import open_bundle
 from deploy.errors import GateError, UsageError
-from deploy.ranker import CPU, CUDA
+from deploy.ranker import CPU, CUDA, ONE_BY_ONE
 
 ROOT = Path(__file__).parents[2]
 QUICK = ("--seconds", "0.02", "--rounds", "2", "--cold-starts", "0", "--no-roofline", "--device", "cpu")
@@ -53,6 +55,8 @@ def test_the_real_command(bundle: Path, tmp_path: Path) -> None:
         assert (row.history, row.items, row.k) == (5, 30, 10)
         assert len(row.round_p50_ms) == 3 and row.noise is not None
         assert row.floor is not None and row.floor.times_floor > 1
+        assert row.graph_ms is not None and row.times_graph_ci95 is not None
+        assert row.times_graph is not None and row.times_graph_ci95[0] <= row.times_graph <= row.times_graph_ci95[1]
         assert row.nodes == {"CPUExecutionProvider": sum(row.nodes.values())}
     assert len(found.comparisons) == 2  # fp32 against int8 at each batch
     assert found.bundle.size_bytes == bundle.stat().st_size
@@ -178,6 +182,7 @@ def test_another_device_has_no_floor_and_says_why(
     done = run(bundle, *QUICK[:6], "--device", second_device.name, "--roofline", "--json")
     found = BenchResult.model_validate_json(done.output)
     assert all(row.floor is None and row.device_ms is None and row.nodes for row in found.latency)
+    assert all(row.graph_ms is not None and row.graph_ms > 0 for row in found.latency)
     assert {absent.what for absent in found.not_measured} == {"cuda roofline", "cuda time of kernels and copies"}
 
 
@@ -211,6 +216,33 @@ def test_gpu_memory_is_what_nvidia_smi_tells() -> None:
     assert used_memory_mb(CUDA, run=told("[N/A]\n")) is None
     assert used_memory_mb(CUDA, run=absent) is None
     assert used_memory_mb(CPU, run=told("1000\n")) is None
+
+
+def test_the_graph_alone_is_asked_as_often_as_a_call_asks_it(
+    subject: Subject, history_graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One run of a whole batch; of a graph that must be asked one by one, a run each."""
+    model = onnx.load(history_graph)
+    onnx.helper.set_model_props(model, {ONE_BY_ONE: ""})
+    onnx.save(model, tmp_path / "alone.onnx")
+    monkeypatch.setattr(
+        Subject, "graph", lambda _self, name: {"int8": tmp_path / "alone.onnx"}.get(name, history_graph)
+    )
+    asked: list[int] = []
+
+    class Watched(onnxruntime.InferenceSession):  # type: ignore[misc]  # onnxruntime has no types
+        def run_with_iobinding(self, binding: Any, options: Any = None) -> None:
+            super().run_with_iobinding(binding, options)
+            asked.append(len(binding.get_outputs()[0].numpy()))
+
+    def opened(graph: Path, **_options: Any) -> Any:
+        return Watched(str(graph), providers=list(CPU))
+
+    monkeypatch.setattr("benchmarks.bench.bare.open_session", opened)
+    for precision, wanted in (("fp32", [3]), ("int8", [1, 1, 1])):
+        bare_graph(Cell(subject, precision, DEVICES["cpu"], threads=1, batch=3, history=5, k=4, seed=0))()
+        assert asked == wanted
+        asked.clear()
 
 
 def test_every_round_opens_a_session_of_its_own(subject: Subject) -> None:
