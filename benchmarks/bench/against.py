@@ -100,13 +100,7 @@ def compare(then: BenchResult, now: BenchResult, earlier: Earlier) -> Against:
                 "ratio": pair.ratios[0].ratio,
                 "ci95": pair.ratios[0].interval(),
                 "p_holm": worse,
-                "verdict": "worse"
-                if worse < ALPHA
-                else "slower machine"
-                if slower < ALPHA
-                else "better"
-                if better < ALPHA
-                else "tie",
+                "verdict": _verdict(worse, slower, better),
             }
         )
         for pair, worse, slower, better in zip(pairs, p_worse, p_slower, p_better, strict=True)
@@ -119,6 +113,12 @@ def compare(then: BenchResult, now: BenchResult, earlier: Earlier) -> Against:
         changes=changes,
         notes=_notes(then, now, len(now.latency) - sum(pair.facts["what"] == "p50_ms" for pair in pairs)),
     )
+
+
+def _verdict(worse: float, slower: float, better: float) -> str:
+    """From Holm's p-values, the gravest first."""
+    told = {"worse": worse, "slower machine": slower, "better": better}
+    return next((verdict for verdict, p in told.items() if p < ALPHA), "tie")
 
 
 @dataclass(frozen=True)

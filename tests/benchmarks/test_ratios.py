@@ -88,14 +88,14 @@ def test_a_difference_inside_the_tolerance_is_none() -> None:
 
 
 def test_level_holds_where_nothing_differs() -> None:
-    """Two equal candidates in 2,000 tables of ten rounds: 5 % are called different, as the level says."""
+    """Two equal candidates in 1,000 tables of ten rounds: 5 % are called different, as the level says."""
     rng = np.random.default_rng(0)
     called = 0
-    for _ in range(2000):
+    for _ in range(1000):
         load = rng.normal(0, 0.3, 10)  # shared, and much larger than what tells two runs apart
         a, b = np.exp(load + rng.normal(0, 0.02, 10)), np.exp(load + rng.normal(0, 0.02, 10))
         called += paired(a, b).p_value() < 0.05
-    assert 0.03 < called / 2000 < 0.065
+    assert 0.03 < called / 1000 < 0.065
 
 
 @pytest.mark.parametrize("times", [[], [1.0], [1.0, 0.0], [1.0, -2.0]])
