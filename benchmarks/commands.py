@@ -67,7 +67,7 @@ def numbers(low: int, high: int) -> Callable[[click.Context, click.Parameter, st
     show_default=True,
     help="The most that one row is timed for; 1,000 runs end it earlier.",
 )
-@click.option("--rounds", type=click.IntRange(2, 1000), default=10, show_default=True, help="Rounds of all rows.")
+@click.option("--rounds", type=click.IntRange(3, 1000), default=10, show_default=True, help="Rounds of all rows.")
 @click.option(
     "--cold-starts",
     type=click.IntRange(0, 100),

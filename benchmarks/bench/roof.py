@@ -167,7 +167,7 @@ def _seconds(work: Callable[[], object]) -> float:
 def _free_bytes() -> int:
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):  # a system that does not tell: the smaller half of the sizes
+    except (AttributeError, ValueError, OSError):  # a system that does not tell: the smaller half of the sizes
         return SIZES[len(SIZES) // 2] * _ENOUGH_MEMORY
 
 

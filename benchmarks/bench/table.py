@@ -1,6 +1,6 @@
 """A result as people read it: one table, and lines that say what may be said."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 from rich import box
@@ -17,7 +17,7 @@ _Text = Callable[[BenchRow], object]
 
 
 def show(results: Sequence[BenchResult], console: Console | None = None) -> None:
-    """Print everything that `bench` found. A pipe gets plain text of a fixed width."""
+    """Print everything that `bench` found. A pipe gets plain text of a fixed width, a narrow terminal two tables."""
     console = console or Console(highlight=False)
     if not console.is_terminal:
         console.width = PIPE_WIDTH
@@ -26,68 +26,84 @@ def show(results: Sequence[BenchResult], console: Console | None = None) -> None
         bundle = result.bundle
         console.print(f"{bundle.path}  {bundle.size_bytes / 1e6:.2f} MB  {bundle.digest[:19]}", markup=False)
     if any(result.latency for result in results):
-        console.print(table(results))
+        tables = [table(results, SPEED | COST)]
+        if _width(tables[0], console) > console.width:
+            tables = [table(results, SPEED), table(results, COST)]
+        for one in tables:
+            # where a row is wider than the terminal, that one may break it: a cropped number is a wrong one
+            console.print(one, width=_width(one, console), crop=False, no_wrap=True, overflow="ignore")
     for line in lines(results):
         console.print(line, markup=False)
 
 
-def table(results: Sequence[BenchResult]) -> Table:
-    """One row per cell. What all rows share is told once, in the caption."""
+def _width(one: Table, console: Console) -> int:
+    """What no cell is cropped at."""
+    return console.measure(one, options=console.options.update(max_width=10_000)).maximum
+
+
+_Figure = Callable[[Sequence[BenchResult], BenchResult, BenchRow], str]
+
+SPEED: dict[str, _Figure] = {
+    "p50 ms": lambda _all, _own, row: f"{row.p50_ms:.3f}",
+    "noise": lambda _all, _own, row: "" if row.noise is None else f"±{row.noise:.1%}",
+    "p95 ms": lambda _all, _own, row: f"{row.p95_ms:.3f}",
+    "p99 ms": lambda _all, _own, row: f"{row.p99_ms:.3f}",
+    "a second": lambda _all, _own, row: f"{row.per_second:.0f}",
+    "beside best": lambda results, own, row: _beside(results, own, row),
+}
+COST: dict[str, _Figure] = {
+    "x graph": lambda _all, _own, row: "" if row.times_graph is None else f"{row.times_graph:.2f}",
+    "x floor": lambda _all, _own, row: "" if row.floor is None else f"{row.floor.times_floor:.1f}",
+    "graph MB": lambda _all, _own, row: "" if row.size_bytes is None else f"{row.size_bytes / 1e6:.2f}",
+    "RSS MB": lambda _all, own, row: _of_process(own, row, lambda process: process.rss_mb),
+    "load ms": lambda _all, own, row: _of_process(own, row, lambda process: process.load_ms),
+}
+"""Columns by their heads. `x graph`: how many times the bare graph's time; `x floor`: the machine's."""
+
+
+def table(results: Sequence[BenchResult], figures: Mapping[str, _Figure]) -> Table:
+    """One row per cell. What all rows share is told once, in the caption; what no row has is left out."""
     rows = [(result, row) for result in results for row in result.latency]
     columns: dict[str, _Text] = {"device": lambda row: row.device, "threads": lambda row: row.threads, **_WORK}
     varying = {name: text for name, text in columns.items() if len({text(row) for _, row in rows}) > 1}
     shared = [f"{name} {text(rows[0][1])}" for name, text in columns.items() if name not in varying]
     found = Table(
-        box=box.SIMPLE_HEAD, caption=f"ids to ids, top {rows[0][1].k}, {', '.join(shared)}", caption_justify="left"
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        caption=f"ids to ids, top {rows[0][1].k}, {', '.join(shared)}",
+        caption_justify="left",
     )
+    cells = {name: [figure(results, result, row) for result, row in rows] for name, figure in figures.items()}
+    cells = {name: column for name, column in cells.items() if any(column)}
     if len(results) > 1:
-        found.add_column("bundle")
-    found.add_column("precision")
-    figures = (
-        "p50 ms",
-        "noise",
-        "p95 ms",
-        "p99 ms",
-        "per second",
-        "graph MB",
-        "RSS MB",
-        "load ms",
-        "x graph",
-        "x floor",
-    )
-    for name in (*varying, *figures, "beside the fastest"):
+        found.add_column("bundle", overflow="fold")
+    found.add_column("precision", no_wrap=True)
+    for name in (*varying, *cells):
         found.add_column(name, justify="right", no_wrap=True)
-    for result, row in rows:
-        process = _process(result, row)
-        cells = [result.bundle.path] if len(results) > 1 else []
-        cells += [row.precision or "", *(str(text(row)) for text in varying.values())]
-        cells += [f"{row.p50_ms:.3f}", "" if row.noise is None else f"±{row.noise:.1%}"]
-        cells += [f"{row.p95_ms:.3f}", f"{row.p99_ms:.3f}", f"{row.per_second:.0f}"]
-        cells.append("" if row.size_bytes is None else f"{row.size_bytes / 1e6:.2f}")
-        cells += [f"{process.rss_mb:.0f}", f"{process.load_ms:.0f}"] if process else ["", ""]
-        cells.append("" if row.times_graph is None else f"{row.times_graph:.2f}")
-        cells += [f"{row.floor.times_floor:.1f}" if row.floor else "", _beside(results, result, row)]
-        found.add_row(*cells)
+    for number, (result, row) in enumerate(rows):
+        bundle = [result.bundle.path] if len(results) > 1 else []
+        own = [row.precision or "", *(str(text(row)) for text in varying.values())]
+        found.add_row(*bundle, *own, *(column[number] for column in cells.values()))
     return found
 
 
-def _process(result: BenchResult, row: BenchRow) -> ProcessRow | None:
+def _of_process(result: BenchResult, row: BenchRow, figure: Callable[[ProcessRow], float]) -> str:
+    """Of the fresh process that opened what the row timed; empty where none did."""
     wanted = (row.device, row.precision, row.threads, row.items)
-    return next(
-        (one for one in result.processes if (one.device, one.precision, one.threads, one.items) == wanted), None
-    )
+    found = (one for one in result.processes if (one.device, one.precision, one.threads, one.items) == wanted)
+    return next((f"{figure(process):.0f}" for process in found), "")
 
 
 def _beside(results: Sequence[BenchResult], result: BenchResult, row: BenchRow) -> str:
     """How the row stands to the fastest of its work."""
     best_result, best = min(_alike(results, row), key=lambda pair: pair[1].p50_ms)
     if best is row:
-        return "fastest" if len(_alike(results, row)) > 1 else ""
+        return "best" if len(_alike(results, row)) > 1 else ""
     comparisons = [*result.comparisons, *best_result.comparisons]
     verdicts = against(side_of(row, result.bundle.path), _work(row), comparisons)
     verdict = verdicts.get(side_of(best, best_result.bundle.path), "tie")
     times = f"{row.p50_ms / best.p50_ms:.2f}x"
-    return f"{times} slower" if verdict == "slower" else f"{times} within noise"
+    return f"{times} slower" if verdict == "slower" else f"{times} a tie"
 
 
 def _alike(results: Sequence[BenchResult], row: BenchRow) -> list[tuple[BenchResult, BenchRow]]:

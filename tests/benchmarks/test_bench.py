@@ -25,7 +25,7 @@ from deploy.errors import GateError, UsageError
 from deploy.ranker import CPU, CUDA, ONE_BY_ONE
 
 ROOT = Path(__file__).parents[2]
-QUICK = ("--seconds", "0.02", "--rounds", "2", "--cold-starts", "0", "--no-roofline", "--device", "cpu")
+QUICK = ("--seconds", "0.03", "--rounds", "3", "--cold-starts", "0", "--no-roofline", "--device", "cpu")
 
 
 def run(*arguments: object) -> Result:

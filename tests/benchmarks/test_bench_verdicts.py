@@ -1,5 +1,6 @@
 """Who is called faster, in one run and against an earlier one, from rounds that the test makes up."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from numpy.typing import NDArray
+from rich.console import Console
 
 from benchmarks.bench.against import Earlier
 from benchmarks.bench.cells import Cell, Subject
@@ -14,8 +16,8 @@ from benchmarks.bench.chart import chart
 from benchmarks.bench.compare import compare
 from benchmarks.bench.conditions import Conditions
 from benchmarks.bench.devices import DEVICES
-from benchmarks.bench.record import BenchResult
-from benchmarks.bench.table import lines
+from benchmarks.bench.record import BenchResult, Floor
+from benchmarks.bench.table import COST, SPEED, lines, show, table
 from benchmarks.commands import bench
 from benchmarks.machine import describe_machine
 from benchmarks.measure import Latency
@@ -196,6 +198,27 @@ def test_a_regression_ends_the_command(bundle: Path, tmp_path: Path, refused: An
     file.write_text(then.model_copy(update={"machine": elsewhere}).to_json())
     [line] = refused(2, "bench", bundle, *options, "--against", file)
     assert "measured on another machine: cpu must be" in line and describe_machine().cpu in line
+
+
+def test_a_narrow_terminal_gets_two_tables(noise: NDArray[np.float64]) -> None:
+    def shown(width: int) -> str:
+        console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None, highlight=False)
+        show([found], console)
+        assert isinstance(console.file, io.StringIO)
+        return console.file.getvalue()
+
+    floor = {"bytes_read": 1, "flops": 1, "int8_ops": 0, "floor_ms": 0.1, "bound": "memory", "times_floor": 9.0}
+    more = {"noise": 0.01, "times_graph": 1.2, "size_bytes": 10**6, "floor": Floor.model_validate(floor)}
+    found = result(noise)
+    found = found.model_copy(update={"latency": [row.model_copy(update=more) for row in found.latency]})
+    wide, narrow = shown(160), shown(80)
+    assert (wide.count("precision"), narrow.count("precision")) == (1, 2)
+    for name in (*SPEED, *COST):
+        there = name != "beside best"  # each row has its work to itself
+        assert (name in wide, name in narrow) == (there, there)
+    assert "…" not in narrow
+    bare = found.model_copy(update={"latency": result(noise).latency, "processes": []})
+    assert [column.header for column in table([bare], COST).columns] == ["precision", "batch"]
 
 
 def test_charts(noise: NDArray[np.float64]) -> None:
