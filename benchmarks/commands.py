@@ -1,64 +1,147 @@
 """The verbs `slimrec bench` and `slimrec evaluate`."""
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from deploy.errors import UsageError
 
 if TYPE_CHECKING:
-    from benchmarks.result import BenchResult, EvaluateResult
+    from benchmarks.result import EvaluateResult
 
 BUNDLE = click.Path(path_type=Path)
+
+
+def numbers(low: int, high: int) -> Callable[[click.Context, click.Parameter, str | None], tuple[int, ...]]:
+    """A callback for options such as `1,8,64`: whole numbers within bounds, in the order given, each once."""
+
+    def parse(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[int, ...]:
+        if text is None:
+            return ()
+        parts = [part.strip() for part in text.split(",")]
+        found = [int(part) for part in parts if part.isdecimal() and low <= int(part) <= high]
+        if len(found) < len(parts) or len(set(found)) < len(found):
+            raise click.BadParameter(
+                f"must be different numbers from {low} to {high}, with commas between (got {text!r})"
+            )
+        return tuple(found)
+
+    return parse
 
 
 @click.command("bench")
 @click.argument("bundles", nargs=-1, required=True, type=BUNDLE, metavar="BUNDLE...")
 @click.option("--device", type=click.Choice(["cpu", "cuda", "auto"]), default="auto", show_default=True)
-@click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="Threads of one request.")
-@click.option("--batch", type=click.IntRange(1, 4096), default=1, show_default=True, help="Histories per request.")
-@click.option("--history", type=click.IntRange(1), help="Items in each history.  [default: 20, or the bundle's most]")
+@click.option(
+    "--threads",
+    metavar="N,...",
+    callback=numbers(1, 1024),
+    default="1",
+    show_default=True,
+    help="Threads of one request.",
+)
+@click.option(
+    "--batch", metavar="N,...", callback=numbers(1, 4096), default="1", show_default=True, help="Histories per request."
+)
+@click.option(
+    "--history",
+    metavar="N,...",
+    callback=numbers(1, 100_000),
+    help="Items in each history.  [default: 20, or the bundle's most]",
+)
+@click.option(
+    "--items",
+    metavar="N,...",
+    callback=numbers(2, 100_000_000),
+    help="Catalogue sizes: the bundle's tables with rows drawn again, or fewer.  [default: the bundle's own]",
+)
 @click.option("-k", "k", type=click.IntRange(1, 1000), default=10, show_default=True, help="Items per answer.")
 @click.option(
     "--seconds",
     type=click.FloatRange(0.01, 3600),
     default=10.0,
     show_default=True,
-    help="The most that one precision is timed for; 1,000 runs end it earlier.",
+    help="The most that one row is timed for; 1,000 runs end it earlier.",
 )
+@click.option("--rounds", type=click.IntRange(3, 1000), default=10, show_default=True, help="Rounds of all rows.")
+@click.option(
+    "--cold-starts",
+    type=click.IntRange(0, 100),
+    default=3,
+    show_default=True,
+    help="Fresh processes for memory and load time.",
+)
+@click.option(
+    "--roofline/--no-roofline", default=True, show_default=True, help="Hold rows against the machine's limits."
+)
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Compare with an earlier `bench --json` of this machine; exit 3 where something is slower.",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0, 10),
+    default=0.05,
+    show_default=True,
+    help="The relative difference up to which times count as the same.",
+)
+@click.option("--chart", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.svg", help="Draw the rows.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per bundle.")
 def bench(
     bundles: tuple[Path, ...],
-    device: str,
-    threads: int,
-    batch: int,
-    history: int | None,
-    k: int,
-    seconds: float,
+    against: Path | None,
+    chart: Path | None,
     as_json: bool,
+    **conditions: Any,
 ) -> None:
     """Measure latency, memory and load time of each BUNDLE on this machine.
 
-    From raw item ids to raw item ids; every precision of every bundle is timed in interleaved rounds of one process.
-    Memory and load time are those of a fresh process that loads the bundle and answers once.
+    From raw item ids to raw item ids; options that take several numbers, as 1,8,64, make a grid, and every row of it is
+    timed in interleaved rounds of one process, its session opened anew in each. Nobody is called faster inside the
+    noise or the tolerance. Memory and load time are those of fresh processes that open the bundle and answer once.
     """
-    from benchmarks.bench import Conditions, bench_bundles
+    from benchmarks.bench.against import Earlier
+    from benchmarks.bench.chart import write_chart
+    from benchmarks.bench.conditions import Conditions
+    from benchmarks.bench.run import bench_bundles
+    from benchmarks.bench.table import show
+    from benchmarks.machine import describe_machine
 
-    conditions = Conditions(
-        device=device,  # type: ignore[arg-type]  # click has checked the choice
-        threads=threads,
-        batch=batch,
-        history=history,
-        k=k,
-        seconds=seconds,
-    )
-    for result in bench_bundles(bundles, conditions):
-        if as_json:
+    grid = Conditions(**conditions)
+    machine = describe_machine()
+    paths = [str(path) for path in bundles]
+    earlier = None if against is None else Earlier.read(against, machine, paths, grid)
+    with _progress() as progress:
+        results = bench_bundles(bundles, grid, progress=progress, machine=machine)
+    if earlier is not None:
+        results = earlier.beside(results)
+    if as_json:
+        for result in results:
             click.echo(result.to_json())
-        else:
-            _print_bench(result)
+    else:
+        show(results)
+    if chart is not None:
+        write_chart(results, chart)
+    if earlier is not None:
+        earlier.refuse_regressions(results)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A line on a terminal's stderr. Drawn between blocks by this thread: a drawing thread would be timed too."""
+    if not sys.stderr.isatty():
+        yield lambda _what, _done, _total: None
+        return
+    try:
+        yield lambda what, done, total: click.echo(f"\r\033[K{what} {done}/{total}", nl=False, err=True)
+    finally:
+        click.echo("\r\033[K", nl=False, err=True)
 
 
 @click.command("evaluate")
@@ -99,28 +182,6 @@ def parse_columns(text: str) -> dict[str, str]:
     return pairs
 
 
-def _print_bench(result: "BenchResult") -> None:
-    click.echo(f"{result.bundle.path}  {_megabytes(result.bundle.size_bytes)}  {result.bundle.digest[:19]}")
-    machine = result.machine
-    load = f", load {machine.load_average[0]:g}" if machine.load_average else ""
-    click.echo(f"{machine.cpu}, {machine.cores} cores, {' '.join(machine.flags) or 'no known flags'}{load}")
-    rows = [("device", "precision", "p50 ms", "p95 ms", "p99 ms", "per second", "runs")]
-    for row in result.latency:
-        times = (f"{row.p50_ms:.3f}", f"{row.p95_ms:.3f}", f"{row.p99_ms:.3f}", f"{row.per_second:.0f}", f"{row.runs}")
-        rows.append((row.device, row.precision or "", *times))
-    if result.latency:
-        _print_table(rows)
-        first = result.latency[0]
-        click.echo(
-            f"ids to ids: {first.items} items, history {first.history}, top {first.k}, "
-            f"batch {first.batch}, {first.threads} thread(s)"
-        )
-    if result.rss_mb is not None and result.load_ms is not None:
-        click.echo(f"a fresh process: {result.rss_mb:.0f} MB at its peak, first answer after {result.load_ms:.0f} ms")
-    for absent in result.not_measured:
-        click.echo(f"not measured: {absent.what} ({absent.why})")
-
-
 def _print_evaluate(result: "EvaluateResult") -> None:
     data, left = result.dataset, result.left_out
     click.echo(f"{result.bundle.path} on {data.name}: {data.users} users, {data.interactions} known events")
@@ -144,7 +205,3 @@ def _print_table(rows: Iterable[tuple[str, ...]]) -> None:
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     for line in lines:
         click.echo("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.2f} MB"

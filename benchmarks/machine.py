@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import subprocess
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -19,7 +20,10 @@ FLAGS = (
 PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "slimrec", "tokenizers", "torch", "transformers")
 
 _CPUINFO = Path("/proc/cpuinfo")
-_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+_MEMINFO = Path("/proc/meminfo")
+_STAT = Path("/proc/stat")
+_PRESSURE = Path("/proc/pressure/cpu")
+_FIRST_CORE = Path("/sys/devices/system/cpu/cpu0")
 _CGROUP = Path("/sys/fs/cgroup")
 _NVIDIA = Path("/proc/driver/nvidia/gpus")
 
@@ -33,9 +37,16 @@ def describe_machine() -> Machine:
         cores=cores_allowed(),
         versions=versions(),
         system=f"{platform.system()} {platform.machine()}",
-        governor=_text(_GOVERNOR) or None,
+        governor=_text(_FIRST_CORE / "cpufreq" / "scaling_governor") or None,
         load_average=[round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
         gpu=gpu_name(),
+        cores_online=os.cpu_count(),
+        threads_per_core=_threads_per_core(),
+        cpu_quota=_cgroup_quota(),
+        memory_mb=_memory_mb(),
+        memory_limit_mb=_memory_limit_mb(),
+        mhz=_number(_text(_FIRST_CORE / "cpufreq" / "cpuinfo_max_freq"), 1e-3),
+        waiting=_waiting(),
     )
 
 
@@ -45,7 +56,7 @@ def fingerprint(device: str) -> str:
     `device`: `cpu` or `cuda`; the GPU counts for the latter only.
     """
     now = describe_machine()
-    facts = now.model_dump(exclude={"load_average", "governor", "gpu"})
+    facts = now.model_dump(include={"cpu", "flags", "cores", "versions", "system"})
     # Our own version is the stage's business: a release that measures alike need not measure again.
     facts["versions"].pop("slimrec", None)
     facts["device"] = [device, now.gpu if device == "cuda" else None]
@@ -108,12 +119,17 @@ def _flags(info: dict[str, str]) -> list[str]:
     return [flag for flag in FLAGS if flag in present]
 
 
-def _cgroup_quota() -> float | None:
-    # Version 2 has one hierarchy, named after "0::"; the limit of any parent counts as well.
+def _cgroup_places() -> list[Path]:
+    """The process's own cgroup and its parents: the limit of any of them counts."""
+    # Version 2 has one hierarchy, named after "0::".
     own = next((line[3:] for line in _text(Path("/proc/self/cgroup")).splitlines() if line.startswith("0::")), "/")
     folder = _CGROUP / own.strip().lstrip("/")
+    return [folder, *folder.parents]
+
+
+def _cgroup_quota() -> float | None:
     quotas: list[float] = []
-    for place in (folder, *folder.parents):
+    for place in _cgroup_places():
         fields = _text(place / "cpu.max").split()
         if len(fields) == 2 and fields[0] != "max":
             quotas.append(int(fields[0]) / int(fields[1]))
@@ -121,6 +137,69 @@ def _cgroup_quota() -> float | None:
     if all(legacy) and int(legacy[0]) > 0:
         quotas.append(int(legacy[0]) / int(legacy[1]))
     return min(quotas, default=None)
+
+
+def _threads_per_core() -> int | None:
+    """From a list such as `0,32` or `0-1`."""
+    siblings = _text(_FIRST_CORE / "topology" / "thread_siblings_list")
+    if not siblings:
+        return None
+    ends = [[int(end) for end in part.split("-")] for part in siblings.split(",")]
+    return sum(part[-1] - part[0] + 1 for part in ends)
+
+
+def _memory_mb() -> float | None:
+    total = next((line.split()[1] for line in _text(_MEMINFO).splitlines() if line.startswith("MemTotal:")), "")
+    return _number(total, 1024 / 1e6)
+
+
+def _memory_limit_mb() -> float | None:
+    """The tightest limit of the cgroup and its parents; one above the memory limits nothing."""
+    limits = [_number(_text(place / "memory.max"), 1e-6) for place in _cgroup_places()]
+    limits.append(_number(_text(_CGROUP / "memory" / "memory.limit_in_bytes"), 1e-6))
+    lowest = min((limit for limit in limits if limit is not None), default=None)
+    memory = _memory_mb()
+    return lowest if lowest is not None and (memory is None or lowest < memory) else None
+
+
+def _waiting() -> float | None:
+    fields = next((line.split() for line in _text(_PRESSURE).splitlines() if line.startswith("some ")), [])
+    share = next((field.removeprefix("avg60=") for field in fields if field.startswith("avg60=")), "")
+    return _number(share, 0.01)
+
+
+def _number(text: str, unit: float) -> float | None:
+    """`text` times `unit`; None where it is no number, such as a cgroup's `max`."""
+    try:
+        return round(float(text) * unit, 4)
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True)
+class CpuTime:
+    """Seconds of CPU since boot, over all cores, and this process's own with its finished children."""
+
+    busy: float
+    steal: float
+    total: float
+    own: float
+
+    @classmethod
+    def now(cls) -> "CpuTime | None":
+        """None where the kernel does not tell."""
+        fields = _text(_STAT).partition("\n")[0].split()
+        if fields[:1] != ["cpu"] or len(fields) < 9:
+            return None
+        user, nice, system, idle, iowait, irq, softirq, steal = (int(f) / os.sysconf("SC_CLK_TCK") for f in fields[1:9])
+        busy = user + nice + system + irq + softirq
+        return cls(busy, steal, busy + idle + iowait + steal, sum(os.times()[:4]))
+
+    def since(self, start: "CpuTime") -> tuple[float, float]:
+        """(share of the time that other processes took, share that the hypervisor gave to others)."""
+        total = max(self.total - start.total, 1e-9)
+        elsewhere = (self.busy - start.busy) - (self.own - start.own)
+        return max(0.0, elsewhere / total), max(0.0, (self.steal - start.steal) / total)
 
 
 def _text(path: Path) -> str:

@@ -1,5 +1,5 @@
-"""The form of `result.json` and of `bench --json`: one home for every field name. `python -m benchmarks.result`
-writes the JSON Schema that ships with it.
+"""The form of `result.json` (and, in `bench/record.py`, of `bench --json`): one home for every field name.
+`python -m benchmarks.result` writes the JSON Schema that ships with it.
 
 Times are milliseconds, sizes bytes, memory MB (10^6 bytes). Names with `@10` are aliases: dump with `to_json`.
 """
@@ -132,6 +132,15 @@ class Machine(Record):
     governor: str | None = None
     load_average: list[float] | None = None
     gpu: str | None = None
+    cores_online: int | None = None
+    threads_per_core: int | None = None
+    cpu_quota: float | None = Field(default=None, description="CPUs that the cgroup allows, where it has a limit")
+    memory_mb: float | None = None
+    memory_limit_mb: float | None = Field(default=None, description="the cgroup's, where it has one below the memory")
+    mhz: float | None = Field(default=None, description="the highest frequency that the first core may have")
+    waiting: float | None = Field(
+        default=None, description="share of the last minute that something waited for a CPU (pressure stall)"
+    )
 
 
 class Dataset(Record):
@@ -319,18 +328,6 @@ class Result(Record):
     bundle: BundleInfo | None = None
     not_measured: list[NotMeasured] = []
     stages: list[StageTime] = []
-
-
-class BenchResult(Record):
-    """What `bench --json` prints, one line per bundle; memory and load are those of the default precision."""
-
-    version: Literal[1] = Field(default=1, alias="schema")
-    bundle: BundleInfo
-    machine: Machine
-    latency: list[LatencyRow]
-    rss_mb: float | None = None
-    load_ms: float | None = None
-    not_measured: list[NotMeasured] = []
 
 
 class LeftOut(Record):

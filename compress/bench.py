@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from benchmarks.bench.devices import DEVICES, Device
 from benchmarks.candidates import CachedPath, IdMap, LikePath, TextPath
 from benchmarks.cold_start import ColdStart, fresh_process
 from benchmarks.machine import describe_machine, fingerprint
@@ -27,9 +28,7 @@ from compress.models.mix import Scorer
 from compress.stage import Inputs, RunOptions, StageConfig
 from compress.task import task_of, valid_value
 from compress.text_bench import text_rows
-from deploy.ranker import CPU, Ranker
-
-CUDA = ("CUDAExecutionProvider", "CPUExecutionProvider")
+from deploy.ranker import Ranker
 
 
 class BenchConfig(StageConfig):
@@ -237,20 +236,22 @@ def _measure_latency(
         default=None,
     )
     samples: dict[str, NDArray[np.float64]] = {}
-    for device, providers in (("cpu", CPU), ("cuda", CUDA)):
-        if providers[0] not in onnxruntime.get_available_providers():
-            not_measured.append({"what": f"{device} latency", "why": f"this onnxruntime has no {providers[0]}"})
+    for device in DEVICES.values():
+        why = device.why_absent(candidates[0].graph) if candidates else None
+        if why is not None:
+            not_measured.append({"what": f"{device.name} latency", "why": why})
             continue
-        paths = list(_paths(candidates, teacher, inputs, dataset, config, device, providers))
-        options.log(f"latency of {len(paths)} paths on {device}, interleaved")
+        paths = list(_paths(candidates, teacher, inputs, dataset, config, device, not_measured))
+        options.log(f"latency of {len(paths)} paths on {device.name}, interleaved")
         calls = {path.name: path.call_on(queries) for path in paths}
         measured = latency(calls, rounds=config.rounds, min_runs=config.min_runs, min_seconds=config.min_seconds)
         for path in paths:
             found = measured[path.name]
             samples[path.name] = found.samples_ms
             k = 1 if path.path == "like" else config.k
-            row = {"path": path.path, "runtime": path.runtime, "device": device, **_figures(found, config, dataset, k)}
-            path.candidate.row["latency"].append(row | _ratios(found, measured, path, teacher))
+            row = {"path": path.path, "runtime": path.runtime, "device": path.device}
+            row |= _figures(found, config, dataset, k) | _ratios(found, measured, path, teacher)
+            path.candidate.row["latency"].append(row)
     return samples
 
 
@@ -280,22 +281,23 @@ def _paths(
     inputs: Inputs,
     dataset: Dataset,
     config: BenchConfig,
-    device: str,
-    providers: Sequence[str],
+    device: Device,
+    not_measured: list[dict[str, str]],
 ) -> Iterator[TimedPath]:
+    providers = device.providers
     for candidate in candidates:
         most = int(candidate.facts["max_history"])
         cached = CachedPath(
             candidate.graph, dataset.item_ids, max_history=most, threads=config.threads, providers=providers
         )
-        yield TimedPath(candidate, "cached", "onnxruntime", device, partial(cached.recommend, k=config.k))
+        yield TimedPath(candidate, "cached", "onnxruntime", device.name, partial(cached.recommend, k=config.k))
         if candidate.like_graph is not None:
             like = LikePath(
                 candidate.like_graph, dataset.item_ids, max_history=most, threads=config.threads, providers=providers
             )
-            yield TimedPath(candidate, "like", "onnxruntime", device, like.ask)
+            yield TimedPath(candidate, "like", "onnxruntime", device.name, like.ask)
     if teacher is not None:
-        yield from _teacher_paths(teacher, inputs, dataset, config, device)
+        yield from _teacher_paths(teacher, inputs, dataset, config, device.name, not_measured)
 
 
 def _figures(found: Latency, config: BenchConfig, dataset: Dataset, k: int) -> dict[str, Any]:
@@ -332,7 +334,12 @@ def _ratios(
 
 
 def _teacher_paths(
-    teacher: Candidate, inputs: Inputs, dataset: Dataset, config: BenchConfig, device: str
+    teacher: Candidate,
+    inputs: Inputs,
+    dataset: Dataset,
+    config: BenchConfig,
+    device: str,
+    not_measured: list[dict[str, str]],
 ) -> Iterator[TimedPath]:
     """The other ways to serve the teacher: texts through its LM when asked, and torch."""
     graphs, most = teacher.facts["graphs"], int(teacher.facts["max_history"])
@@ -348,7 +355,9 @@ def _teacher_paths(
         )
         yield TimedPath(teacher, "text", "onnxruntime", device, partial(text.recommend, k=config.k))
     model = load_scorer(dict(gathered(inputs, "prune"))[teacher.chain])
-    if model is not None:
+    if device == "cuda" and not torch.cuda.is_available():
+        not_measured.append({"what": "cuda latency in torch", "why": "this torch sees no CUDA device"})
+    elif model is not None:
         yield TimedPath(teacher, "cached", "torch", device, _in_torch(model.to(device), dataset, config))
 
 

@@ -15,6 +15,10 @@ Rows = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
 
 CPU = ("CPUExecutionProvider",)
+CUDA = ("CUDAExecutionProvider", "CPUExecutionProvider")
+
+# TF32 rounds what is called fp32 to ten bits: answers would no longer be those that were recorded.
+_OPTIONS: dict[str, dict[str, str]] = {CUDA[0]: {"use_tf32": "0"}}
 
 
 def open_session(
@@ -34,8 +38,9 @@ def open_session(
     options.log_severity_level = 4
     if not spin:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    named = [(name, _OPTIONS.get(name, {})) for name in providers]
     try:
-        return ort.InferenceSession(str(graph), options, providers=list(providers))
+        return ort.InferenceSession(str(graph), options, providers=named)
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
         raise UsageError(f"{graph.name}: onnxruntime cannot load it ({first_line(error)})") from None
 

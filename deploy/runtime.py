@@ -17,7 +17,7 @@ from deploy.errors import GateError, SlimrecError, UsageError
 from deploy.golden import Golden, check_cases, check_likes, check_text
 from deploy.likes import LikeScorer
 from deploy.manifest import GOLDEN, ITEMS, POPULAR, parse_record, shorten
-from deploy.ranker import Ranker, Rows, first_line
+from deploy.ranker import CPU, Ranker, Rows, first_line
 from deploy.text import TextEncoder, Vectors
 
 
@@ -46,8 +46,18 @@ class Recommendation:
 class Recommender:
     """Answers requests from one bundle. Thread-safe."""
 
-    def __init__(self, bundle: Bundle, *, precision: str | None = None, threads: int = 1, spin: bool = True) -> None:
-        """Open the parts of a verified bundle; `self_test` is the caller's next step. Raises UsageError."""
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        precision: str | None = None,
+        threads: int = 1,
+        spin: bool = True,
+        providers: Sequence[str] = CPU,
+        catalogue: Catalogue | None = None,
+    ) -> None:
+        """Open the parts of a verified bundle; `self_test` is the caller's next step. `catalogue`: the bundle's, where
+        it has been read already. Raises UsageError."""
         model = bundle.manifest.model
         self.bundle = bundle
         self.precision = precision or model.default
@@ -55,7 +65,7 @@ class Recommender:
         if self.precision not in model.precisions:
             known = ", ".join(sorted(model.precisions))
             raise UsageError(f"precision: the bundle has {known} (got {self.precision})")
-        self.catalogue = Catalogue.read(bundle.path(ITEMS), bundle.manifest.list_separators)
+        self.catalogue = catalogue or Catalogue.read(bundle.path(ITEMS), bundle.manifest.list_separators)
         n_items = len(self.catalogue)
         if n_items != model.n_items:
             raise UsageError(f"{ITEMS}: must have {model.n_items} items, as the manifest says (got {n_items})")
@@ -64,11 +74,11 @@ class Recommender:
             raise UsageError(f"{POPULAR}: must be different rows from 1 to {n_items}")
         self._golden = parse_record(Golden, bundle.read(GOLDEN), GOLDEN)
         graph = bundle.path(model.precisions[self.precision])
-        self.ranker = Ranker(graph, threads=threads, spin=spin)
-        likes = model.likes
-        self._likes = (
-            None if likes is None else LikeScorer(bundle.path(likes[self.precision]), threads=threads, spin=spin)
-        )
+        self.ranker = Ranker(graph, threads=threads, spin=spin, providers=providers)
+        self._likes: LikeScorer | None = None
+        if model.likes is not None:
+            like = bundle.path(model.likes[self.precision])
+            self._likes = LikeScorer(like, threads=threads, spin=spin, providers=providers)
         self._text: TextEncoder | None = None
         self._text_lock = threading.Lock()
 
@@ -81,14 +91,17 @@ class Recommender:
         precision: str | None = None,
         threads: int = 1,
         spin: bool = True,
+        providers: Sequence[str] = CPU,
     ) -> "Recommender":
         """Verify the bundle at `path` (folder or archive), open it and ask it its golden answers.
 
         key: the pinned public key's PEM file; None checks integrity only. precision: one of the manifest's, None takes
         its default. threads: of one request. spin: whether idle worker threads keep a core busy (lower latency).
+        providers: ONNX Runtime's, as `open_session` takes them.
         Raises UsageError (unreadable, malformed) or GateError (digest, signature, golden answer).
         """
-        recommender = cls(open_bundle(path, key), precision=precision, threads=threads, spin=spin)
+        bundle = open_bundle(path, key)
+        recommender = cls(bundle, precision=precision, threads=threads, spin=spin, providers=providers)
         recommender.self_test()
         return recommender
 

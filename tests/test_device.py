@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.result import BenchResult, EvaluateResult
+from benchmarks.bench.record import BenchResult
+from benchmarks.result import EvaluateResult
 
 PYTHON = os.environ.get("SLIMREC_DEVICE_PYTHON", "")
 pytestmark = pytest.mark.skipif(not PYTHON, reason="SLIMREC_DEVICE_PYTHON names no base-only interpreter (make test)")

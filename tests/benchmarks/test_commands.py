@@ -1,4 +1,4 @@
-"""`bench` and `evaluate` on a real bundle."""
+"""`evaluate` on a real bundle."""
 
 import json
 from pathlib import Path
@@ -8,10 +8,8 @@ import pytest
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
-from benchmarks.bench import Conditions, sample_queries
-from benchmarks.commands import bench, evaluate, parse_columns
+from benchmarks.commands import evaluate, parse_columns
 from benchmarks.evaluate import evaluate_bundle, leave_one_out
-from deploy.bundle import open_bundle
 from deploy.errors import UsageError
 from deploy.tables import read_interactions
 
@@ -79,37 +77,3 @@ def test_parse_columns() -> None:
     for text in ("user", "user=", "=x", "user=a,user=b"):
         with pytest.raises(UsageError, match="--columns"):
             parse_columns(text)
-
-
-def test_bench_json(bundle: Path) -> None:
-    arguments = [str(bundle), "--json", "--seconds", "0.05", "--history", "5", "--batch", "2"]
-    printed = CliRunner().invoke(bench, arguments, catch_exceptions=False)
-    found = json.loads(printed.output)
-    assert {"schema", "bundle", "machine", "latency", "rss_mb", "load_ms", "not_measured"} == found.keys()
-    rows = [row for row in found["latency"] if row["device"] == "cpu"]
-    assert [row["precision"] for row in rows] == ["fp32", "int8"]
-    for row in rows:
-        assert 0 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"]
-        assert (row["history"], row["batch"], row["items"]) == (5, 2, 30)
-    assert found["bundle"]["size_bytes"] == bundle.stat().st_size
-    assert found["rss_mb"] > 20
-
-
-def test_an_absent_device_is_a_row_with_its_reason(bundle: Path) -> None:
-    ort = pytest.importorskip("onnxruntime")
-    if "CUDAExecutionProvider" in ort.get_available_providers():
-        pytest.skip("this onnxruntime has CUDA")
-    done = CliRunner().invoke(bench, [str(bundle), "--device", "cuda"], catch_exceptions=False)
-    assert done.exit_code == 0
-    assert "not measured: cuda latency" in done.output
-
-
-def test_queries_are_seeded_and_fit_the_bundle(bundle: Path) -> None:
-    opened = open_bundle(bundle)
-    queries = sample_queries(opened, Conditions(history=7, batch=3))
-    assert {len(batch) for batch in queries} == {3}
-    assert all(len(set(history)) == 7 for batch in queries for history in batch)
-    assert queries == sample_queries(opened, Conditions(history=7, batch=3))
-    with pytest.raises(UsageError, match="--history"):
-        sample_queries(opened, Conditions(history=21))
-    assert len(sample_queries(opened, Conditions())[0][0]) == 20

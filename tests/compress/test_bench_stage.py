@@ -7,19 +7,21 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from benchmarks.accuracy import ndcg, recall
+from benchmarks.bench.devices import DEVICES, Device
 from benchmarks.candidates import CachedPath, TextPath
 from benchmarks.result import Model
-from compress.bench import BenchConfig, Candidate, answers, bench_fingerprint, candidates_of, size_bytes
+from compress.bench import BenchConfig, Candidate, answers, bench, bench_fingerprint, candidates_of, size_bytes
 from compress.chain import Chain
 from compress.data.dataset import Dataset
 from compress.models.folder import load_array, load_sequence, read_json
 from compress.quantize.quantize import QuantizeConfig, quantize
 from compress.teacher.transfer import TargetConfig, train_target
 from compress.training import top_of_cases
-from deploy.ranker import Ranker
+from deploy.ranker import CPU, Ranker
 
 Run = Callable[..., Path]
 TIMED = {
@@ -176,8 +178,28 @@ def test_memory_and_load_time_of_what_is_timed(rows: dict[str, dict[str, Any]]) 
 )
 def test_what_cannot_be_measured_here_is_said(film_bench: Path) -> None:
     (missing,) = read_json(film_bench / "measurements.json")["not_measured"]
-    assert missing == {"what": "cuda latency", "why": "this onnxruntime has no CUDAExecutionProvider"}
+    why = "this onnxruntime has no CUDAExecutionProvider; install slimrec[gpu]"
+    assert missing == {"what": "cuda latency", "why": why}
     assert set(bench_fingerprint(BenchConfig())) == {"cpu"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this torch measures on CUDA")
+def test_another_device_takes_the_same_path(
+    build: Run, film_inputs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU's rows, by the CPU's provider: what a machine with one goes through. Its torch has none and says so."""
+    monkeypatch.setitem(DEVICES, "cuda", Device("cuda", CPU))
+    inputs = {name: path for name, path in film_inputs.items() if name.partition("/")[2] in ("", "teacher:teacher:0")}
+    folder = build(bench, BenchConfig(history=6, k=5, min_runs=3, rounds=3), **inputs)
+    measured = read_json(folder / "measurements.json")
+    [teacher] = [row for row in measured["models"] if row["role"] == "teacher"]
+    assert {(row["path"], row["runtime"], row["device"]) for row in teacher["latency"]} == {
+        ("cached", "onnxruntime", "cpu"),
+        ("text", "onnxruntime", "cpu"),
+        ("cached", "torch", "cpu"),
+        ("cached", "onnxruntime", "cuda"),
+    }
+    assert measured["not_measured"] == [{"what": "cuda latency in torch", "why": "this torch sees no CUDA device"}]
 
 
 def test_the_machine_is_named(film_bench: Path) -> None:
