@@ -29,6 +29,7 @@ VERBS = {
     "verify": Verb("deploy.commands.verify:verify", "Check a bundle's files, signature and golden answers."),
     "recommend": Verb("deploy.commands.recommend:recommend", "Recommend items for a history."),
     "serve": Verb("deploy.commands.serve:serve", "Answer over HTTP."),
+    "release": Verb("deploy.commands.release:release", "Install, update and roll back bundles on a device."),
     "key": Verb("deploy.commands.key:key", "Make keys that sign bundles."),
 }
 

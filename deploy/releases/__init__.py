@@ -1,0 +1,19 @@
+"""Releases on a device: a folder of installed bundles and one atomic pointer to the active one.
+
+```
+DIR/
+  pointer                     one checksummed line: which release is active, which were good before (pointer.py)
+  releases/<digest>/          <digest>: SHA-256 of the bundle's manifest, which names every other byte
+    installed.json            when, from where, signed by whom
+    bundle/                   the bundle's files
+  incoming/                   downloads and what is being unpacked; nothing here is a release
+  lock, incoming/lock         of pointer and releases (held for moments); of one install
+```
+
+`Releases` (store.py) is the way in: `install`, `activate`, `rollback`, `status` for operators and `open_active` for a
+server. `split.py` says which release a user gets in an experiment.
+"""
+
+from deploy.releases.store import Opened, Releases
+
+__all__ = ["Opened", "Releases"]
