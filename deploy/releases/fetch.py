@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from deploy import disk
 from deploy.errors import UsageError
-from deploy.manifest import MAX_TOTAL_BYTES
+from deploy.manifest import MAX_TOTAL_BYTES, shorten
 from deploy.releases.partial import Partial, partial_path
 
 MAX_FETCH_BYTES = MAX_TOTAL_BYTES + (2 << 20)  # a bundle's files, their headers and the manifest
@@ -54,22 +54,37 @@ def fetch(
     in a row that may bring nothing. progress: called with the bytes there and those in all, if known.
     Raises UsageError with the reason; what was fetched is kept for the next call.
     """
-    if urlsplit(url).username is not None:
-        raise UsageError("url: may not hold a name or password: it is logged and shown by `status`")
+    _check_address(url)
     opener = _opener()
     left = attempts
     with Partial(partial_path(url, folder), url) as partial:
+        most_seen = partial.size
         while True:
-            before = partial.size
             try:
                 _fetch_once(opener, partial, most, seconds, progress)
                 return partial.path
             except _BrokenError as broken:
-                left = attempts if partial.size > before else left - 1
+                # More than ever before: a server that makes us begin again and again must not keep us for ever.
+                left = attempts if partial.size > most_seen else left - 1
+                most_seen = max(most_seen, partial.size)
                 if left <= 0:
                     kept = f"{partial.size} bytes are kept, the same command goes on from there"
                     raise UsageError(f"{url}: {broken}; {kept}") from None
             sleep(min(2.0 ** (attempts - left), 10.0))
+
+
+def _check_address(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        whole = bool(parts.hostname) and (parts.port or 1) and url.isascii() and url.isprintable() and " " not in url
+    except ValueError:
+        whole = False
+    if not whole:
+        raise UsageError(
+            f"{shorten(url)}: not an address that can be fetched; spaces and letters beyond ASCII are %-encoded"
+        )
+    if parts.username is not None:
+        raise UsageError("url: may not hold a name or password: it is logged and shown by `status`")
 
 
 def _fetch_once(
@@ -102,8 +117,6 @@ def _fetch_once(
         raise _BrokenError(
             f"connection lost ({getattr(error, 'reason', None) or error or type(error).__name__})"
         ) from None
-    except ValueError as error:
-        raise UsageError(f"{partial.url}: not a URL that can be fetched ({error})") from None
     finally:
         partial.save()
     if partial.total is not None and partial.size != partial.total:
@@ -137,13 +150,14 @@ def _check_room(partial: Partial, most: int) -> None:
         raise UsageError(f"{partial.path.parent}: needs {needed} free bytes to fetch and unpack (got {free})")
 
 
-class _NoDowngrade(urllib.request.HTTPRedirectHandler):
+class WebRedirects(urllib.request.HTTPRedirectHandler):
     """Follows redirects over HTTP alone, and never from HTTPS to HTTP."""
 
     def redirect_request(  # type: ignore[no-untyped-def]
         self, req: urllib.request.Request, fp, code: int, msg: str, headers, newurl: str
     ) -> urllib.request.Request | None:
         if not is_url(newurl) or (req.type == "https" and urlsplit(newurl).scheme != "https"):
+            fp.close()
             raise UsageError(f"{req.full_url}: redirects to {newurl}, which is not followed")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -157,7 +171,7 @@ def _opener() -> urllib.request.OpenerDirector:
         urllib.request.HTTPSHandler(),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
-        _NoDowngrade(),
+        WebRedirects(),
     ):
         opener.add_handler(handler)
     return opener
