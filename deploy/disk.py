@@ -98,13 +98,18 @@ def sync_tree(folder: Path) -> None:
     for path in sorted(folder.iterdir()):
         if path.is_dir() and not path.is_symlink():
             sync_tree(path)
-            continue
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        else:
+            sync_file(path)
     sync_folder(folder)
+
+
+def sync_file(path: Path) -> None:
+    """Make durable what other code wrote to a file."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def copy_new(source: Path, target: Path) -> None:
