@@ -182,8 +182,8 @@ class Writer:
         total = sum(sizes)
         for path, size in zip(paths[:-1], sizes, strict=False):
             if total + self.limits.segment_bytes <= self.limits.max_bytes:
-                break
+                return
             disk.remove(path)
+            disk.sync_folder(self.folder)
             total -= size
             self.dropped_segments += 1
-        disk.sync_folder(self.folder)
