@@ -76,7 +76,7 @@ def fetch(
 def _check_address(url: str) -> None:
     try:
         parts = urlsplit(url)
-        whole = bool(parts.hostname) and (parts.port or 1) and url.isascii() and url.isprintable() and " " not in url
+        whole = bool(parts.hostname) and parts.port != 0 and url.isascii() and url.isprintable() and " " not in url
     except ValueError:
         whole = False
     if not whole:
