@@ -10,10 +10,11 @@ DIR/
   lock, incoming/lock         of pointer and releases (held for moments); of one install
 ```
 
-`Releases` (store.py) is the way in: `install`, `activate`, `rollback`, `status` for operators and `open_active` for a
-server. `split.py` says which release a user gets in an experiment.
+`Releases` (store.py) is what operators do, `open_active` (opening.py) what a server does, and `split.py` says which
+release a user gets in an experiment.
 """
 
-from deploy.releases.store import Opened, Releases
+from deploy.releases.opening import Opened, open_active
+from deploy.releases.store import Releases
 
-__all__ = ["Opened", "Releases"]
+__all__ = ["Opened", "Releases", "open_active"]

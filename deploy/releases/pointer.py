@@ -12,6 +12,7 @@ from deploy.manifest import Record, canonical_json, parse_record
 from deploy.releases.split import Digest, Experiment
 
 POINTER = "pointer"
+LOCK = "lock"  # held while the pointer or the releases change
 MAX_GOOD = 8
 TRIES = 3
 

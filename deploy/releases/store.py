@@ -1,34 +1,22 @@
-"""Releases on a device: install, activate, roll back; and open the active one, or the last that works."""
+"""Releases on a device, as an operator changes them: install, activate, roll back, experiment."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
 
 from deploy import disk
 from deploy.errors import GateError, SlimrecError, UsageError
 from deploy.releases import fetch as http
 from deploy.releases.health import check_health
 from deploy.releases.partial import discard
-from deploy.releases.pointer import TRIES, Pointer, read_pointer, write_pointer
+from deploy.releases.pointer import LOCK, Pointer, read_pointer, write_pointer
 from deploy.releases.shelf import Installed, Shelf
 from deploy.releases.split import Experiment
 
 KEEP = 4
 
-T = TypeVar("T")
 Health = Callable[[Path], None]
-
-
-@dataclass(frozen=True)
-class Opened(Generic[T]):
-    """The release that `open_active` opened. `passed_over`: one line for each that was tried before it and failed."""
-
-    release: Installed
-    value: T
-    passed_over: tuple[str, ...] = ()
 
 
 class Releases:
@@ -160,74 +148,11 @@ class Releases:
         """Where the bundle of an installed release lies."""
         return self._shelf.folder(digest)
 
-    def open_active(self, load: Callable[[Path], T]) -> Opened[T]:
-        """Open the active release, or where that fails the last good one that opens, which then becomes active.
-
-        load: opens a bundle folder, and raises SlimrecError where it refuses it (`Recommender.load` does). An active
-        release is passed over, too, when opening it has ended the process `TRIES` times since it was activated. On a
-        file system that takes no writes, the pointer is followed and not changed.
-        Raises UsageError where nothing was ever activated, GateError where no release opens.
-        """
-        damaged: list[str] = []
-        try:
-            pointer = read_pointer(self.root)
-            candidates = [*([pointer.active] if pointer.active else []), *pointer.good]
-        except UsageError as error:
-            # The pointer's bytes went bad: any release that was verified when it was installed is better than none.
-            pointer, damaged = Pointer(), list(error.lines)
-            candidates = [release.digest for release in self._shelf.all()]
-        if not candidates:
-            raise UsageError(
-                *damaged, f"{self.root}: no active release; `slimrec release activate {self.root} RELEASE`"
-            )
-        failed = list(damaged)
-        for digest in candidates:
-            release = self._shelf.find(digest)
-            unproven = digest == pointer.active and not pointer.confirmed
-            if release is None:
-                failed.append(f"{digest[:12]}: not installed")
-                continue
-            if unproven and pointer.tries >= TRIES:
-                failed.append(f"{release.release}: never opened in {TRIES} tries since it was activated")
-                continue
-            if unproven:
-                self._note(pointer, pointer.trying())
-            try:
-                self._shelf.check_name(digest)
-                value = load(self._shelf.folder(digest))
-            except (SlimrecError, SystemExit, KeyboardInterrupt) as error:
-                # Refused or stopped in good order: that is no try, which are for what ends the process unasked.
-                if unproven:
-                    self._note(pointer, pointer)
-                if not isinstance(error, SlimrecError):
-                    raise
-                failed += [f"{release.release}: {line}" for line in error.lines]
-                continue
-            if unproven:
-                self._note(pointer, pointer.worked())
-            elif digest != pointer.active:
-                self._note(pointer, pointer.returned(digest, f"returned by itself: {failed[-1]}").worked())
-            return Opened(release, value, tuple(failed))
-        raise GateError(failed)
-
     def _check(self, release: Installed) -> None:
         if self._shelf.intact(release.digest) is None:
             folder = self._shelf.folder(release.digest)
             raise GateError(f"{folder}: not the bytes that were installed; `slimrec release install` repairs them")
         self._health(self._shelf.folder(release.digest))
-
-    def _note(self, before: Pointer, after: Pointer) -> None:
-        """Change the pointer unless a command changed it since `before`; a read-only folder is left as it is."""
-        try:
-            with self._lock():
-                try:
-                    now = read_pointer(self.root)
-                except UsageError:
-                    now = Pointer()
-                if now.serial == before.serial and now.active == before.active:
-                    write_pointer(self.root, after)
-        except OSError:
-            return
 
     def _prune(self, keep: int, new: str) -> None:
         with self._lock():
@@ -251,7 +176,7 @@ class Releases:
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        with disk.lock(self.root / "lock"):
+        with disk.lock(self.root / LOCK):
             yield
 
     @contextmanager

@@ -51,7 +51,6 @@ def test_mistakes_are_one_line(release, tiny, tmp_path):
     for arguments, said in [
         (
             ["install", device, tiny.archive],
-            2,
             "release install: pass --key PUB to pin the signer, or --allow-unsigned",
         ),
         (["install", device, tmp_path / "no", "--allow-unsigned"], f"{tmp_path / 'no'}: no such bundle"),

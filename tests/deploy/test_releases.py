@@ -10,7 +10,7 @@ import pytest
 from deploy import disk
 from deploy.errors import GateError, UsageError
 from deploy.manifest import canonical_json
-from deploy.releases import Releases
+from deploy.releases import Releases, open_active
 from deploy.releases.health import check_health
 from deploy.releases.pointer import TRIES, Pointer, read_pointer, write_pointer
 from deploy.releases.split import Experiment
@@ -49,7 +49,7 @@ def refused(kind: type[Exception], call, *arguments: object, **options: object) 
 
 def active(releases: Releases) -> str:
     """The release that a server opens, asked something."""
-    opened = releases.open_active(load)
+    opened = open_active(releases.root, load)
     assert opened.value.recommend(["i1"], 3).source == "model"
     assert opened.value.release == opened.release.release
     return opened.release.digest
@@ -58,7 +58,7 @@ def active(releases: Releases) -> str:
 def test_install_activate_rollback(releases, versions):
     key = versions[0].public_key
     first = releases.install(versions[0].archive, key)
-    assert "no active release" in refused(UsageError, releases.open_active, load)
+    assert "no active release" in refused(UsageError, open_active, releases.root, load)
     releases.activate(first.release)
     second = releases.install(versions[1].folder, key)
     assert active(releases) == first.digest and first.signed_by == second.signed_by is not None
@@ -122,7 +122,7 @@ def test_damage_on_the_disk_is_returned_from_and_repaired(releases, versions):
     file = releases.folder(second.digest) / "items.item"
     file.write_bytes(file.read_bytes().replace(b"i7", b"i8"))
     (releases.folder(second.digest) / "extra").touch()
-    opened = releases.open_active(load)
+    opened = open_active(releases.root, load)
     assert opened.release.digest == first.digest and "not in manifest.json" in opened.passed_over[0]
     pointer = releases.pointer()
     assert pointer.active == first.digest and pointer.good == [] and "returned by itself" in pointer.why
@@ -140,7 +140,7 @@ def test_another_bundle_in_a_releases_place_is_seen(releases, versions):
     releases.activate(second.digest)
     shutil.rmtree(releases.folder(second.digest))
     shutil.copytree(releases.folder(first.digest), releases.folder(second.digest))  # itself a valid bundle
-    assert releases.open_active(load).release.digest == first.digest
+    assert open_active(releases.root, load).release.digest == first.digest
 
 
 def test_a_release_that_ends_the_server_is_passed_over(releases, versions):
@@ -154,10 +154,10 @@ def test_a_release_that_ends_the_server_is_passed_over(releases, versions):
 
     for _ in range(TRIES):
         assert releases.pointer().active == second.digest
-        refused(RuntimeError, releases.open_active, end)
+        refused(RuntimeError, open_active, releases.root, end)
     assert active(releases) == first.digest
     for _ in range(TRIES + 1):  # proven: a machine that is switched off while it starts does not count
-        refused(RuntimeError, releases.open_active, end)
+        refused(RuntimeError, open_active, releases.root, end)
     assert active(releases) == first.digest
 
 
@@ -167,7 +167,7 @@ def test_a_mistake_of_the_operator_is_not_the_releases_fault(releases, versions,
     releases.activate(second.digest)
     for _ in range(TRIES + 1):
         assert "cannot read the key" in refused(
-            GateError, releases.open_active, lambda folder: Recommender.load(folder, tmp_path / "none.pub")
+            GateError, open_active, releases.root, lambda folder: Recommender.load(folder, tmp_path / "none.pub")
         )
     assert active(releases) == second.digest
 
@@ -272,7 +272,7 @@ class TestPowerCuts:
         made = Releases(tmp_path / "made", health=well)
         for one in versions[:2]:
             made.activate(made.install(one.archive, one.public_key).digest)
-        made.open_active(load)
+        open_active(made.root, load)
         return made.root
 
     @pytest.fixture
@@ -343,4 +343,4 @@ class TestPowerCuts:
     def test_first_start_after_an_update(self, check, device, versions, digests):
         made = Releases(device, health=well)
         made.activate(made.install(versions[2].archive, None).digest)
-        assert check(lambda releases: releases.open_active(load), digests[2], digests[2]) >= 10
+        assert check(lambda releases: open_active(releases.root, load), digests[2], digests[2]) >= 10
