@@ -36,7 +36,7 @@ def release() -> None:
 @click.argument("source", metavar="URL_OR_PATH")
 @click.option("--key", type=click.Path(path_type=Path), metavar="PUB", help="Public key that must have signed it.")
 @click.option("--allow-unsigned", is_flag=True, help="Install without checking a signature.")
-@click.option("--activate", "at_once", is_flag=True, help="Make it the active release, too.")
+@click.option("--activate", "at_once", is_flag=True, help="Make it the active release, unless it was rolled back.")
 @click.option("--keep", type=click.IntRange(1, 100), default=4, show_default=True, help="Releases that stay on disk.")
 @click.option(
     "--max-mb", type=click.IntRange(1, 5000), default=4098, show_default=True, help="Refuse a longer download."
@@ -66,11 +66,12 @@ def install(
 
     releases = Releases(folder)
     installed = releases.install(source, key, keep=keep, most=max_mb << 20, progress=_progress())
-    if at_once:
-        releases.activate(installed.digest)
+    active = at_once and releases.update(installed)
     if as_json:
-        return click.echo(json.dumps({"release": installed.release, "active": at_once, **_plain(installed)}))
-    click.echo(f"{installed.release}: {'active' if at_once else 'installed'}, {_signer(installed.signed_by)}")
+        return click.echo(json.dumps({"release": installed.release, "active": active, **_plain(installed)}))
+    click.echo(f"{installed.release}: {'active' if active else 'installed'}, {_signer(installed.signed_by)}")
+    if at_once and not active:
+        click.echo(f"{installed.release}: it was gone back from, so only `release activate` activates it", err=True)
     return None
 
 

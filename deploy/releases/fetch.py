@@ -33,6 +33,10 @@ class _BrokenError(Exception):
     """A connection did not bring all; what it brought is kept."""
 
 
+class UnchangedError(Exception):
+    """The server has what the caller has."""
+
+
 def is_url(source: str) -> bool:
     """Whether `source` is fetched over HTTP; anything else is a path."""
     return urlsplit(source).scheme.lower() in ("http", "https")
@@ -45,14 +49,17 @@ def fetch(
     most: int = MAX_FETCH_BYTES,
     seconds: float = READ_SECONDS,
     attempts: int = ATTEMPTS,
+    have: str | None = None,
     sleep: Callable[[float], None] = time.sleep,
     progress: Progress | None = None,
 ) -> Path:
     """Fetch `url` to `partial_path(url, folder)`, going on where an earlier call stopped, and return that path.
 
     most: a longer file is refused. seconds: without a byte after which a connection is given up. attempts: connections
-    in a row that may bring nothing. progress: called with the bytes there and those in all, if known.
-    Raises UsageError with the reason; what was fetched is kept for the next call.
+    in a row that may bring nothing. have: the validator (`Note.tag`) of a version that the caller has. progress: called
+    with the bytes there and those in all, if known.
+    Raises UsageError with the reason; what was fetched is kept for the next call. UnchangedError where the server has
+    nothing newer than `have`.
     """
     _check_address(url)
     opener = _opener()
@@ -61,7 +68,7 @@ def fetch(
         most_seen = partial.size
         while True:
             try:
-                _fetch_once(opener, partial, most, seconds, progress)
+                _fetch_once(opener, partial, most, seconds, have, progress)
                 return partial.path
             except _BrokenError as broken:
                 # More than ever before: a server that makes us begin again and again must not keep us for ever.
@@ -88,12 +95,19 @@ def _check_address(url: str) -> None:
 
 
 def _fetch_once(
-    opener: urllib.request.OpenerDirector, partial: Partial, most: int, seconds: float, progress: Progress | None
+    opener: urllib.request.OpenerDirector,
+    partial: Partial,
+    most: int,
+    seconds: float,
+    have: str | None,
+    progress: Progress | None,
 ) -> None:
     """One connection's worth. Raises _BrokenError where more connections may help, UsageError where none will."""
     headers = {"Accept-Encoding": "identity", "User-Agent": "slimrec"}
     if partial.size and partial.tag:
         headers |= {"Range": f"bytes={partial.size}-", "If-Range": partial.tag}
+    elif have:
+        headers["If-None-Match" if have.startswith('"') else "If-Modified-Since"] = have
     try:
         with opener.open(urllib.request.Request(partial.url, headers=headers), timeout=seconds) as response:
             _begin(response, partial)
@@ -106,6 +120,8 @@ def _fetch_once(
                     progress(partial.size, partial.total)
     except urllib.error.HTTPError as error:
         with error:
+            if error.code == 304 and have:
+                raise UnchangedError from None
             if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{partial.size}":
                 return  # all of it was here already
             if error.code == 416:

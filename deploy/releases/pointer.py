@@ -22,7 +22,8 @@ class Pointer(Record):
 
     active: its digest, None before the first activation. confirmed: a server has opened it. tries: how often one began
     to, since it was activated; at `TRIES` without a confirmation it is passed over. good: releases that were active and
-    worked, the most recent first, the active one not among them. serial: counts changes of the active release or the
+    worked, the most recent first, the active one not among them. left: releases that were gone back from, the
+    newest such first; only who names one activates it again. serial: counts changes of the active release or the
     experiment, so that a server sees one by reading this file. why: one line for people.
     """
 
@@ -31,6 +32,7 @@ class Pointer(Record):
     confirmed: bool = False
     tries: Annotated[int, Field(ge=0, le=TRIES)] = 0
     good: list[Digest] = Field(default_factory=list, max_length=MAX_GOOD)
+    left: list[Digest] = Field(default_factory=list, max_length=MAX_GOOD)
     experiment: Experiment | None = None
     serial: Annotated[int, Field(ge=0)] = 0
     why: Annotated[str, Field(max_length=500)] = "nothing activated yet"
@@ -45,12 +47,14 @@ class Pointer(Record):
     def activated(self, digest: str) -> "Pointer":
         """`digest` becomes the active release, the one before it the first to go back to. Ends an experiment."""
         good = [one for one in (self.active, *self.good) if one is not None and one != digest]
-        return self._moved(digest, good[:MAX_GOOD], "activated")
+        left = [one for one in self.left if one != digest]
+        return self._moved(digest, good[:MAX_GOOD], left, "activated")
 
     def returned(self, digest: str, why: str) -> "Pointer":
         """Back to the good release `digest`; those tried before it are not good any more. Ends an experiment."""
         place = self.good.index(digest) if digest in self.good else len(self.good)
-        return self._moved(digest, self.good[place + 1 :], why)
+        gone = [one for one in (self.active, *self.good[:place], *self.left) if one is not None and one != digest]
+        return self._moved(digest, self.good[place + 1 :], list(dict.fromkeys(gone))[:MAX_GOOD], why)
 
     def experimenting(self, experiment: Experiment | None) -> "Pointer":
         """An experiment beside the active release begins, or ends (None)."""
@@ -69,8 +73,8 @@ class Pointer(Record):
         active = [self.active] if self.active else []
         return [*active, *self.good[:1], *sorted(self.experiment.digests() if self.experiment else ())]
 
-    def _moved(self, digest: str, good: list[str], why: str) -> "Pointer":
-        return Pointer(active=digest, good=good, serial=self.serial + 1, why=why[:500])
+    def _moved(self, digest: str, good: list[str], left: list[str], why: str) -> "Pointer":
+        return Pointer(active=digest, good=good, left=left, serial=self.serial + 1, why=why[:500])
 
 
 def read_pointer(root: Path) -> Pointer:

@@ -29,17 +29,25 @@ BUNDLE = "bundle"
 _MAX_RECORD = 64 << 10
 
 
-class Installed(Record):
-    """One installed release. `source`: where it came from; `at`: when (Unix seconds); `signed_by`: fingerprint of the
-    pinned key whose signature was checked, None where unsigned was allowed."""
+class Origin(Record):
+    """Where a release came from. source: URL or path. tag: the validator that a server gave with it. at: Unix seconds.
+
+    signed_by: fingerprint of the pinned key whose signature was checked, None where unsigned was allowed.
+    """
+
+    source: str
+    tag: str | None = None
+    signed_by: str | None
+    at: FiniteFloat
+
+
+class Installed(Origin):
+    """One installed release. size_bytes: of its files."""
 
     version: Literal[1] = Field(default=1, alias="schema")
     digest: Digest
     name: str
     size_bytes: Annotated[int, Field(ge=0)]
-    signed_by: str | None
-    source: str
-    at: FiniteFloat
 
     @property
     def release(self) -> str:
@@ -107,13 +115,11 @@ class Shelf:
             source = target
         return open_bundle(source, key, unpack_to=target)
 
-    def place(self, bundle: Bundle, scratch: Path, source: str, at: float) -> Installed:
+    def place(self, bundle: Bundle, scratch: Path, origin: Origin) -> Installed:
         """Make the verified bundle below `scratch` a release, in one step. Raises OSError."""
         size = sum(path.stat().st_size for path in bundle.folder.iterdir())
         digest = bundle.digest.removeprefix("sha256:")
-        release = Installed(
-            digest=digest, name=bundle.manifest.name, size_bytes=size, signed_by=bundle.signed_by, source=source, at=at
-        )
+        release = Installed(digest=digest, name=bundle.manifest.name, size_bytes=size, **origin.model_dump())
         disk.write_new(scratch / INSTALLED, canonical_json(release.model_dump(mode="json", by_alias=True)))
         disk.sync_tree(scratch)
         if (self._releases / digest).exists():

@@ -13,8 +13,8 @@ from deploy.releases.store import Releases
 def status(releases: Releases) -> dict[str, Any]:
     """The pointer, the installed releases (newest first) and downloads under way, as JSON values.
 
-    `state` of a release: `active`, `good` (was active, can be gone back to), `candidate` (of the experiment) or
-    `installed`. `problem` is None, or why the pointer cannot be read.
+    `state` of a release: `active`, `good` (was active, can be gone back to), `left` (was gone back from), `candidate`
+    (of the experiment) or `installed`. `problem` is None, or why the pointer cannot be read.
     """
     pointer, problem = Pointer(), None
     try:
@@ -29,6 +29,7 @@ def status(releases: Releases) -> dict[str, Any]:
         "confirmed": pointer.confirmed,
         "tries": pointer.tries,
         "good": pointer.good,
+        "left": pointer.left,
         "experiment": pointer.experiment and pointer.experiment.model_dump(mode="json"),
         "serial": pointer.serial,
         "why": pointer.why,
@@ -41,6 +42,6 @@ def status(releases: Releases) -> dict[str, Any]:
 def _release(release: Installed, pointer: Pointer) -> dict[str, Any]:
     candidates = pointer.experiment.digests() if pointer.experiment else set()
     active = {pointer.active} if pointer.active else set()
-    states = {"active": active, "candidate": candidates, "good": set(pointer.good)}
+    states = {"active": active, "candidate": candidates, "good": set(pointer.good), "left": set(pointer.left)}
     state = next((name for name, digests in states.items() if release.digest in digests), "installed")
     return {"release": release.release, "state": state, **release.model_dump(mode="json", exclude={"version"})}

@@ -6,13 +6,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deploy import disk
+from deploy.bundle import open_bundle
 from deploy.errors import GateError, SlimrecError, UsageError
 from deploy.releases import fetch as http
 from deploy.releases.health import check_health
-from deploy.releases.partial import discard
+from deploy.releases.partial import discard, read_note
 from deploy.releases.pointer import LOCK, Pointer, read_pointer, write_pointer
-from deploy.releases.shelf import Installed, Shelf
+from deploy.releases.shelf import BUNDLE, Installed, Origin, Shelf
 from deploy.releases.split import Experiment
+from deploy.signing import load_public
 
 KEEP = 4
 
@@ -42,34 +44,20 @@ class Releases:
         key: the pinned public key's PEM file; None where the operator allows unsigned releases. keep: how many releases
         may be here afterwards; of the rest all go but the active one, the one before it, this one and an experiment's.
         most: bytes that are fetched at most.
-        A release that is here already is left as it is, or repaired. Raises UsageError (malformed, unreachable, no
-        room, another install under way) or GateError (signature, digest, golden answers); nothing is then installed.
+        A release that is here already is left as it is, or repaired, and not fetched where the server says that it has
+        not changed. Raises UsageError (malformed, unreachable, no room, another install under way) or GateError
+        (signature, digest, golden answers); nothing is then installed.
         """
         if keep < 1:
             raise UsageError(f"keep: must be at least 1 (got {keep})")
+        if key is not None:
+            load_public(key)  # a mistake in it is known before anything is fetched
         with self._changing(), self._alone_in_incoming():
             self._shelf.clear_scratch()
-            fetched = None
             if isinstance(source, str) and http.is_url(source):
-                fetched = http.fetch(source, self._shelf.incoming, most=most, progress=progress)
-            scratch = self._shelf.scratch()
-            try:
-                bundle = self._shelf.take(fetched or Path(source), key, scratch)
-                self._health(bundle.folder)
-            except SlimrecError as error:
-                disk.remove(scratch)
-                if fetched is None:
-                    raise
-                discard(fetched)  # whole, and wrong: going on from it would never end
-                lines = [line.replace(str(fetched), str(source)) for line in error.lines]
-                raise type(error)(lines) from None
-            with self._lock():
-                release = self._shelf.find(bundle.digest.removeprefix("sha256:"))
-                if release is None or self._shelf.intact(release.digest) is None:
-                    release = self._shelf.place(bundle, scratch, str(source), self._clock())
-            disk.remove(scratch)
-            if fetched is not None:
-                discard(fetched)
+                release = self._install_url(source, key, most, progress)
+            else:
+                release = self._install_file(Path(source), str(source), None, key)
             self._prune(keep, release.digest)
         return release
 
@@ -91,6 +79,19 @@ class Releases:
             if pointer.active != release.digest:
                 write_pointer(self.root, pointer.activated(release.digest))
         return release
+
+    def update(self, release: Installed) -> bool:
+        """Activate a release that was just installed, unless it was gone back from; says whether it is active.
+
+        For what runs by itself: a rollback must not be undone by the next look for updates. Raises as `activate`.
+        """
+        try:
+            if release.digest in read_pointer(self.root).left:
+                return False
+        except UsageError:
+            pass  # damaged: activating writes it anew
+        self.activate(release.digest)
+        return True
 
     def rollback(self) -> Installed:
         """Go back to the release that was active before, or the last one before that which is well here.
@@ -148,6 +149,50 @@ class Releases:
         """Where the bundle of an installed release lies."""
         return self._shelf.folder(digest)
 
+    def _install_url(self, url: str, key: Path | None, most: int, progress: http.Progress | None) -> Installed:
+        here = next((one for one in self._shelf.all() if one.source == url and self._is_trusted(one, key)), None)
+        tag = here.tag if here else None
+        try:
+            path = http.fetch(url, self._shelf.incoming, most=most, have=tag, progress=progress)
+        except http.UnchangedError:
+            assert here is not None
+            return here
+        note = read_note(path)
+        try:
+            release = self._install_file(path, url, note.tag if note else None, key)
+        except SlimrecError as error:
+            discard(path)  # whole, and wrong: going on from it would never end
+            raise type(error)([line.replace(str(path), url) for line in error.lines]) from None
+        discard(path)
+        return release
+
+    def _install_file(self, path: Path, source: str, tag: str | None, key: Path | None) -> Installed:
+        scratch = self._shelf.scratch()
+        try:
+            bundle = self._shelf.take(path, key, scratch)
+            self._health(bundle.folder)
+            with self._lock():
+                known = self._shelf.find(bundle.digest.removeprefix("sha256:"))
+                if known is not None and self._shelf.intact(known.digest) is None:
+                    known = None
+                signed_by = bundle.signed_by or (known.signed_by if known else None)
+                if known is not None and (known.source, known.tag, known.signed_by) == (source, tag, signed_by):
+                    return known
+                origin = Origin(source=source, tag=tag, signed_by=signed_by, at=self._clock())
+                return self._shelf.place(bundle, scratch, origin)
+        except SlimrecError as error:
+            lines = [line.replace(str(scratch / BUNDLE), source) for line in error.lines]
+            raise type(error)(lines) from None
+        finally:
+            disk.remove(scratch)
+
+    def _is_trusted(self, release: Installed, key: Path | None) -> bool:
+        """Whether a release is as it was signed, by `key` where one is given."""
+        try:
+            return open_bundle(self._shelf.folder(release.digest), key).digest == f"sha256:{release.digest}"
+        except SlimrecError:
+            return False
+
     def _check(self, release: Installed) -> None:
         if self._shelf.intact(release.digest) is None:
             folder = self._shelf.folder(release.digest)
@@ -157,7 +202,10 @@ class Releases:
     def _prune(self, keep: int, new: str) -> None:
         with self._lock():
             releases = [release.digest for release in self._shelf.all()]
-            pointer = read_pointer(self.root)
+            try:
+                pointer = read_pointer(self.root)
+            except UsageError:
+                return  # damaged: what is needed is not known
             needed = [new, *pointer.needs()]
             kept = set(list(dict.fromkeys([*needed, *pointer.good, *releases]))[: max(keep, len(set(needed)))])
             for digest in releases:

@@ -60,6 +60,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(302)
             self.send_header("Location", server.redirect)
             return self.end_headers()
+        if server.tag and self.headers.get("If-None-Match") == server.tag:
+            self.send_response(304)
+            return self.end_headers()
         body, total = server.body, len(server.body)
         start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
         if start and server.ranges and self.headers.get("If-Range") == server.tag:
@@ -229,6 +232,12 @@ def test_install_from_a_server(server, tmp_path, tiny):
     releases = Releases(tmp_path / "device", health=lambda folder: Recommender.load(folder) and None)
     release = releases.install(server.url, tiny.public_key)
     assert release.source == server.url and release.signed_by
+    asked = len(server.asked)
+    assert releases.install(server.url, tiny.public_key) == release  # 304: not fetched, and the same record
+    assert releases.install(server.url, None) == release and len(server.asked) == asked + 2
+    (releases.folder(release.digest) / "items.item").write_bytes(b"")
+    assert releases.install(server.url, tiny.public_key).digest == release.digest  # fetched again, and repaired
+    assert Recommender.load(releases.folder(release.digest), tiny.public_key)
     server.body = server.body.replace(b"i7\t", b"i8\t")
     server.tag = '"two"'
     with pytest.raises(GateError) as caught:

@@ -66,6 +66,9 @@ def test_install_activate_rollback(releases, versions):
     assert active(releases) == second.digest
     assert releases.rollback().digest == first.digest == active(releases)
     assert "no release to go back to" in refused(UsageError, releases.rollback)
+    assert not releases.update(second) and active(releases) == first.digest  # a nightly update does not undo a rollback
+    releases.activate(second.digest)
+    assert releases.update(second) and active(releases) == second.digest
     assert "no such release" in refused(UsageError, releases.activate, "abcdef")
 
 
@@ -84,6 +87,9 @@ def test_nothing_unverified_becomes_visible(releases, versions, write_tiny, gold
         GateError, Releases(releases.root, health=check_health).install, other_answers.archive, key
     )
     assert "no such bundle" in refused(UsageError, releases.install, tmp_path / "none.slim", key)
+    assert "cannot read the key" in refused(
+        UsageError, releases.install, "http://127.0.0.1:9/never-asked", tmp_path / "none.pub"
+    )
     assert releases.installed() == [] and releases.pointer() == Pointer()
     assert [path.name for path in (releases.root / "incoming").iterdir()] == ["lock"]
 
@@ -125,7 +131,8 @@ def test_damage_on_the_disk_is_returned_from_and_repaired(releases, versions):
     opened = open_active(releases.root, load)
     assert opened.release.digest == first.digest and "not in manifest.json" in opened.passed_over[0]
     pointer = releases.pointer()
-    assert pointer.active == first.digest and pointer.good == [] and "returned by itself" in pointer.why
+    assert pointer.active == first.digest and pointer.good == [] and pointer.left == [second.digest]
+    assert "returned by itself" in pointer.why
     assert "not the bytes that were installed" in refused(GateError, releases.activate, second.digest)
     assert releases.install(versions[1].archive, None).digest == second.digest
     releases.activate(second.digest)
