@@ -48,6 +48,8 @@ def export(
     """
     if not out.name:
         raise UsageError(f"{out}: the folder's name is the data set's; give it one")
+    if base is not None and base.resolve() == out.resolve():
+        raise UsageError(f"{base}: would be overwritten by what goes on from it; give the export a folder of its own")
     done = Exported()
     known, earlier = list(catalogues), list[EventRow]()
     if base is not None:

@@ -6,7 +6,7 @@ from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
 from deploy.errors import UsageError
 from deploy.lines import encode_line
-from deploy.manifest import Record, canonical_json
+from deploy.manifest import Record
 
 EventName = Literal["click", "like", "dislike", "purchase"]
 RequestId = Annotated[str, Field(min_length=1, max_length=64)]
@@ -69,7 +69,7 @@ _LINE: TypeAdapter[Shown | Event | Begin | End] = TypeAdapter(Line)
 def encode_record(record: Shown | Event | Begin | End) -> bytes:
     """The checksummed line of a record. Raises UsageError where it is too long to be one."""
     try:
-        return encode_line(canonical_json(record.model_dump(mode="json", by_alias=True))[:-1])
+        return encode_line(record.model_dump_json(by_alias=True).encode())
     except ValueError as error:
         raise UsageError(f"feedback: {error}") from None
 

@@ -118,6 +118,7 @@ def test_mistakes(log, tmp_path):
         ({"log": tmp_path / "none", "out": tmp_path / "x"}, "no such feedback log"),
         ({"log": tmp_path / "empty", "out": tmp_path / "x"}, "no event to export (got an empty log)"),
         ({"log": log, "out": tmp_path / "x", "events": ()}, "no event to export (got 5 click events"),
+        ({"log": log, "out": tmp_path / "x", "base": tmp_path / "y" / ".." / "x"}, "would be overwritten"),
         ({"log": log, "out": tmp_path / "log" / "00000001.log" / "x"}, "cannot be written"),
     ]:
         with pytest.raises(UsageError) as caught:
