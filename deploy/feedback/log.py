@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from deploy.errors import UsageError
+from deploy.errors import UnavailableError, UsageError
 from deploy.feedback.records import Event, Shown, encode_record
 from deploy.feedback.upkeep import prune
 from deploy.feedback.writer import Limits, Writer
@@ -19,8 +19,8 @@ UPKEEP_SECONDS = 3600.0
 DAY_SECONDS = 86_400.0
 
 
-class LogBusyError(Exception):
-    """As many records wait as may wait; try again later."""
+class LogBusyError(UnavailableError):
+    """As many records wait as may wait."""
 
 
 class FeedbackLog:
@@ -58,7 +58,7 @@ class FeedbackLog:
         return self._writer.dropped_segments
 
     def submit(self, record: Shown | Event) -> "Future[None]":
-        """Queue a record without waiting. The future is done when it survives power loss, or has the OSError.
+        """Queue a record without waiting. The future is done when it survives power loss, or has the error.
 
         Records of one thread are written in the order in which it submits them. Raises LogBusyError where too many
         wait, UsageError where the record is too long or the log closed.
@@ -69,14 +69,17 @@ class FeedbackLog:
             if self._closing:
                 raise UsageError(f"{self.folder}: closed")
             if self._pending_bytes + len(line) > self.limits.pending_bytes:
-                raise LogBusyError(f"{self._pending_bytes} bytes of feedback wait to be written")
+                raise LogBusyError(f"{self.folder}: {self._pending_bytes} bytes wait to be written")
             self._pending.append((line, future))
             self._pending_bytes += len(line)
             self._changed.notify()
         return future
 
     def append(self, record: Shown | Event) -> None:
-        """Write a record; when this returns it survives power loss. Raises as `submit`, and OSError."""
+        """Write a record; when this returns it survives power loss.
+
+        Raises as `submit`, and UnavailableError where the disk does not take it.
+        """
         self.submit(record).result()
 
     def close(self) -> None:
@@ -125,8 +128,9 @@ class FeedbackLog:
             self._writer.commit(b"".join(line for line, _ in group), len(group))
         except Exception as error:  # whatever it is: those who wait must hear of it, and the next group be tried
             self.failed += len(group)
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             for _, future in group:
-                future.set_exception(error)
+                future.set_exception(UnavailableError(f"{self.folder}: cannot be written ({reason})"))
             return
         self.groups += 1
         self.committed += len(group)

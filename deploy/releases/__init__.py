@@ -10,11 +10,12 @@ DIR/
   lock, incoming/lock         of pointer and releases (held for moments); of one install
 ```
 
-`Releases` (store.py) is what operators do, `open_active` (opening.py) what a server does, and `split.py` says which
-release a user gets in an experiment.
+`Releases` (store.py) is what operators do. A server holds a `Serving` (serving.py): which model answers a user
+(split.py), opened by `open_active` (opening.py), exchanged while it runs.
 """
 
 from deploy.releases.opening import Opened, open_active
+from deploy.releases.serving import Serving
 from deploy.releases.store import Releases
 
-__all__ = ["Opened", "Releases", "open_active"]
+__all__ = ["Opened", "Releases", "Serving", "open_active"]

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deploy import disk
-from deploy.errors import UsageError
+from deploy.errors import UnavailableError, UsageError
 from deploy.feedback import Event, FeedbackLog, Limits, LogBusyError, Shown, ShownItem, read
 from deploy.feedback.reader import Damage, summarize
 from deploy.feedback.records import encode_record
@@ -163,7 +163,7 @@ class TestLog:
             log.append(clicked(1))
             with monkeypatch.context() as patch:
                 patch.setattr(disk, "sync", fail)
-                with pytest.raises(OSError, match="Input/output"):
+                with pytest.raises(UnavailableError, match="Input/output"):
                     log.append(clicked(2))
             log.append(clicked(3))
             assert (log.failed, log.committed) == (1, 2)
@@ -176,7 +176,7 @@ class TestLog:
             with monkeypatch.context() as patch:
                 patch.setattr(disk, "write_all", no_room)
                 for _ in range(3):
-                    with pytest.raises(OSError, match="No space"):
+                    with pytest.raises(UnavailableError, match="No space"):
                         log.append(clicked(2))
             log.append(clicked(3))
         assert list(read(tmp_path)) == [clicked(1), clicked(3)]
