@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 DIGITS = 16
-MAX_LINE = 1 << 20
+MAX_LINE = 2 << 20
 
 
 def encode_line(payload: bytes) -> bytes:

@@ -60,14 +60,14 @@ class FeedbackLog:
     def submit(self, record: Shown | Event) -> "Future[None]":
         """Queue a record without waiting. The future is done when it survives power loss, or has the error.
 
-        Records of one thread are written in the order in which it submits them. Raises LogBusyError where too many
-        wait, UsageError where the record is too long or the log closed.
+        Records of one thread are written in the order in which it submits them. Raises UnavailableError where the log
+        is closed or (LogBusyError) too many wait.
         """
         line = encode_record(record)
         future: Future[None] = Future()
         with self._changed:
             if self._closing:
-                raise UsageError(f"{self.folder}: closed")
+                raise UnavailableError(f"{self.folder}: closed")
             if self._pending_bytes + len(line) > self.limits.pending_bytes:
                 raise LogBusyError(f"{self.folder}: {self._pending_bytes} bytes wait to be written")
             self._pending.append((line, future))

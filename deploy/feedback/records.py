@@ -4,7 +4,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
-from deploy.errors import UsageError
 from deploy.lines import encode_line
 from deploy.manifest import Record
 
@@ -67,11 +66,8 @@ _LINE: TypeAdapter[Shown | Event | Begin | End] = TypeAdapter(Line)
 
 
 def encode_record(record: Shown | Event | Begin | End) -> bytes:
-    """The checksummed line of a record. Raises UsageError where it is too long to be one."""
-    try:
-        return encode_line(record.model_dump_json(by_alias=True).encode())
-    except ValueError as error:
-        raise UsageError(f"feedback: {error}") from None
+    """The checksummed line of a record; the longest that is valid fits into one."""
+    return encode_line(record.model_dump_json(by_alias=True).encode())
 
 
 def parse_payload(payload: bytes) -> Shown | Event | Begin | End | None:

@@ -155,7 +155,7 @@ class TestLog:
             for future in futures[:-1]:
                 future.result(5)
         assert len(list(read(tmp_path))) == len(futures) - 1
-        with pytest.raises(UsageError, match="closed"):
+        with pytest.raises(UnavailableError, match="closed"):
             log.submit(clicked(1))
 
     def test_a_failed_sync_is_told_and_not_built_upon(self, tmp_path, monkeypatch):
@@ -187,10 +187,18 @@ class TestLog:
         with pytest.raises(UsageError, match="cannot be written"):
             FeedbackLog(tmp_path / "file" / "log")
 
-    def test_a_record_that_is_too_long(self, tmp_path):
-        items = [ShownItem(id="\x01" * 256)] * 1000
-        with FeedbackLog(tmp_path) as log, pytest.raises(UsageError, match="at most"):
-            log.submit(Shown(request_id="r", release="x", items=items, time=0.0))
+    def test_the_longest_record_fits(self, tmp_path):
+        items = [ShownItem(id="\x01" * 256, score=-1.7976931348623157e308)] * 1000
+        record = Shown(
+            request_id="\x01" * 64,
+            user="\x01" * 256,
+            release="\x01" * 200,
+            items=items,
+            time=0.1,
+            experiment="\x01" * 64,
+        )
+        fill(tmp_path, record, limits=Limits())
+        assert list(read(tmp_path)) == [record]
 
     def test_several_processes_append(self, tmp_path):
         first, second = (Writer(tmp_path, Limits(segment_bytes=600, max_bytes=10**6)) for _ in range(2))
