@@ -20,6 +20,7 @@ from deploy.manifest import (
     sha256_hex,
     shorten,
 )
+from deploy.releases.partial import discard
 from deploy.releases.split import Digest
 
 RELEASES = "releases"
@@ -27,6 +28,7 @@ INCOMING = "incoming"
 INSTALLED = "installed.json"
 BUNDLE = "bundle"
 _MAX_RECORD = 64 << 10
+STALE_SECONDS = 7 * 86_400.0
 
 
 class Origin(Record):
@@ -153,10 +155,13 @@ class Shelf:
         disk.move(self._releases / digest, gone / digest)
         disk.remove(gone)
 
-    def clear_scratch(self) -> None:
-        """Remove what commands that were interrupted left in `incoming`."""
+    def clear_scratch(self, now: float) -> None:
+        """Remove what interrupted commands left in `incoming`, and downloads that nobody went on with for a week."""
         for path in self.incoming.glob("work-*"):
             disk.remove(path)
+        for path in self.incoming.glob(f"*{disk.PARTIAL}"):
+            if now - path.stat().st_mtime > STALE_SECONDS:
+                discard(path)
 
     def _repair(self, bundle: Bundle, digest: str, scratch: Path) -> None:
         # File by file, each in one step: the release may be the active one, and is at no time absent.

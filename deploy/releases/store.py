@@ -53,7 +53,7 @@ class Releases:
         if key is not None:
             load_public(key)  # a mistake in it is known before anything is fetched
         with self._changing(), self._alone_in_incoming():
-            self._shelf.clear_scratch()
+            self._shelf.clear_scratch(self._clock())
             if isinstance(source, str) and http.is_url(source):
                 release = self._install_url(source, key, most, progress)
             else:

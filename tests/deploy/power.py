@@ -181,8 +181,7 @@ def power_cuts(
             for world in failing.worlds:
                 if (found := (_digest(world), done)) not in seen:
                     seen.add(found)
-                    after = Path(scratch) / f"after-{len(seen)}"
-                    _write(world, after)
+                    after = write_world(world, Path(scratch) / f"after-{len(seen)}")
                     yield cut_at, done, after
                     shutil.rmtree(after)
 
@@ -197,10 +196,12 @@ def _digest(world: World) -> str:
     return digest.hexdigest()
 
 
-def _write(world: World, folder: Path) -> None:
+def write_world(world: World, folder: Path) -> Path:
+    """Make the new folder `folder` hold what was found after a cut, and return it."""
     folder.mkdir()
     for path, data in world.items():
         if data is None:
             (folder / path).mkdir()
         else:
             (folder / path).write_bytes(data)
+    return folder

@@ -2,6 +2,7 @@
 
 import io
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -225,6 +226,19 @@ def test_a_partial_file_never_vouches_for_lost_bytes(monkeypatch):
         with Partial(partial_path(url, world), url) as again:
             assert again.path.read_bytes() == BODY[: again.size]
             assert again.size in ((3000,) if done else (0, 1000, 3000))
+
+
+def test_downloads_that_nobody_goes_on_with_are_removed(server, tmp_path, tiny):
+    releases = Releases(tmp_path, health=lambda _: None)
+    releases.install(tiny.archive, None)
+    server.stop_after = 300_000
+    with pytest.raises(KeyboardInterrupt):
+        fetch(server.url, tmp_path / "incoming", sleep=interrupt)
+    releases.install(tiny.archive, None)
+    assert [one["bytes"] for one in status(releases)["downloads"]] == [300_000]
+    later = Releases(tmp_path, health=lambda _: None, clock=lambda: time.time() + 8 * 86_400)
+    later.install(tiny.archive, None)
+    assert [path.name for path in (tmp_path / "incoming").iterdir()] == ["lock"]
 
 
 def test_install_from_a_server(server, tmp_path, tiny):

@@ -1,6 +1,8 @@
 """Releases: verified before they are visible, one atomic pointer, always a way back."""
 
+import contextlib
 import json
+import random
 import shutil
 import threading
 from pathlib import Path
@@ -16,7 +18,7 @@ from deploy.releases.pointer import TRIES, Pointer, read_pointer, write_pointer
 from deploy.releases.split import Experiment
 from deploy.releases.status import status
 from deploy.runtime import Recommender
-from tests.deploy.power import power_cuts
+from tests.deploy.power import FailingDisk, PowerCutError, power_cuts, write_world
 
 
 def load(folder: Path) -> Recommender:
@@ -346,6 +348,31 @@ class TestPowerCuts:
 
     def test_rollback(self, check, digests):
         assert check(Releases.rollback, digests[1], digests[0]) >= 5
+
+    def test_many_lives(self, device, versions, monkeypatch, tmp_path):
+        """A device whose power fails again and again, in whatever it does and in what it does to recover."""
+        rng, key = random.Random(3), versions[0].public_key
+        monkeypatch.setattr("os.fsync", lambda _: None)
+        deeds = [
+            lambda releases: releases.install(rng.choice(versions).archive, key, keep=rng.randint(1, 3)),
+            lambda releases: releases.update(releases.installed()[0]),
+            lambda releases: releases.activate(rng.choice(releases.installed()).digest),
+            lambda releases: releases.rollback(),
+            lambda releases: open_active(releases.root, load),
+        ]
+        root, cuts = device, 0
+        for life in range(150):
+            failing = FailingDisk(root, rng.randint(1, 40))
+            with monkeypatch.context() as patch, contextlib.suppress(PowerCutError, UsageError):
+                patch.setattr("deploy.disk.os", failing)
+                for deed in rng.choices(deeds, k=4):
+                    deed(Releases(root, health=well))
+            failing.close_all()
+            if failing.dead:
+                cuts += 1
+                root = write_world(rng.choice(failing.worlds), tmp_path / f"life-{life}")
+            assert active(Releases(root, health=well))
+        assert cuts > 50
 
     def test_first_start_after_an_update(self, check, device, versions, digests):
         made = Releases(device, health=well)
