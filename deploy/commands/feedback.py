@@ -1,5 +1,6 @@
 """`slimrec feedback`."""
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -112,6 +113,38 @@ def status(log: Path, as_json: bool) -> None:
     return _tell(damage)
 
 
+@feedback.command(short_help="Compare the releases that answered.")
+@_LOG
+@click.option("--days", type=click.FloatRange(0), help="Only the answers of this many days.")
+@click.option("--experiment", metavar="NAME", help="Only the answers that were recorded with this experiment.")
+@_JSON
+def compare(log: Path, days: float | None, experiment: str | None, as_json: bool) -> None:
+    """For each release in LOG: in what share of its answers something was clicked, liked or bought, and the difference
+    to the release with the most users. Means over users, with 95 % intervals.
+
+    \b
+    slimrec feedback compare /var/lib/slimrec/feedback --days 14
+    """
+    from deploy.feedback.compare import compare as outcomes
+    from deploy.feedback.reader import Damage
+
+    damage = Damage()
+    since = float("-inf") if days is None else time.time() - days * 86_400
+    found = outcomes(log, since=since, experiment=experiment, damage=damage)
+    if as_json:
+        return click.echo(json.dumps({"releases": [dataclasses.asdict(one) for one in found], "damage": vars(damage)}))
+    for one in found:
+        text = f"{one.release}: {one.users} users, {one.answers} answers, rate {one.rate:.4f}{_between(one.ci95)}"
+        if one.difference is not None:
+            interval = one.difference_ci95
+            tie = " (a tie)" if interval and interval[0] <= 0 <= interval[1] else ""
+            text += f", difference {one.difference:+.4f}{_between(interval)}{tie}"
+        click.echo(text)
+    if not found:
+        click.echo("no answers to known users")
+    return _tell(damage)
+
+
 @feedback.command(short_help="Delete all of a user.")
 @_LOG
 @click.argument("user")
@@ -153,6 +186,10 @@ def _tell(damage: "Damage") -> None:
     if damage:
         what = f"{damage.lines} damaged lines, {damage.records} missing records, {damage.open_segments} open segments"
         click.echo(f"skipped: {what}", err=True)
+
+
+def _between(interval: tuple[float, float] | None) -> str:
+    return f" [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else " (too few users for an interval)"
 
 
 def _day(seconds: float) -> str:

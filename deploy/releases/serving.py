@@ -29,7 +29,8 @@ class _Open(Generic[T]):
 class Serving(Generic[T]):
     """The models of a releases folder, by user. Thread-safe: a request keeps the model it was given.
 
-    A change of releases needs no restart: `refresh`, every second or so, reads one small file.
+    A change of releases needs no restart: `refresh`, every second or so, reads one small file. While models are
+    exchanged the old and the new are in memory.
     """
 
     def __init__(self, root: Path, load: Callable[[Path], T]) -> None:
@@ -42,6 +43,11 @@ class Serving(Generic[T]):
     def problems(self) -> tuple[str, ...]:
         """One line for each release that should answer and does not."""
         return self._now.problems
+
+    @property
+    def experiment(self) -> Experiment | None:
+        """The one under way; `Shown.experiment` records its name."""
+        return self._now.experiment
 
     def model_for(self, user: str | None) -> T:
         """The model that answers `user`; None has the active release."""
