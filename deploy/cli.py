@@ -30,6 +30,8 @@ VERBS = {
     "recommend": Verb("deploy.commands.recommend:recommend", "Recommend items for a history."),
     "serve": Verb("deploy.commands.serve:serve", "Answer over HTTP."),
     "key": Verb("deploy.commands.key:key", "Make keys that sign bundles."),
+    "release": Verb("deploy.commands.release:release", "Install, update and roll back bundles on a device."),
+    "feedback": Verb("deploy.commands.feedback:feedback", "Read, export and delete what a device recorded."),
 }
 
 # What `slimrec[compress]` adds to the base install, by import name.
