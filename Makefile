@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test test-optimum check format bench bench-teacher bench-compression clean
+.PHONY: demo test test-optimum check format bench bench-teacher bench-compression fuzz clean
 
 demo: $(VENV)/.compress  ## MovieLens-100k and MiniLM through every stage, into runs/quickstart
 	$(BIN)/slimrec run recipes/quickstart.yaml --out runs/quickstart
@@ -37,6 +37,12 @@ bench-teacher: $(VENV)/.compress  ## what teachers are asked to reach (hours; ne
 
 bench-compression: $(VENV)/.compress  ## what compressed models are asked to be (hours; some cases need SLIMREC_DATA)
 	$(BIN)/python -m benchmarks.compression
+
+fuzz: $(VENV)/.compress  ## a signed bundle damaged ten thousand times: all refused, nothing left behind (a minute)
+	mkdir -p runs
+	test -f runs/fuzz.key || $(BIN)/slimrec key new runs/fuzz.key
+	$(BIN)/slimrec run recipes/tiny.yaml --out runs/fuzz --set pack.key=$(abspath runs/fuzz.key)
+	$(BIN)/python -m benchmarks.fuzz runs/fuzz/bundle.slim --key runs/fuzz.key.pub
 
 # torch first and by its pin: a bare requirement elsewhere would fetch another build
 $(VENV)/.compress: pyproject.toml constraints.txt

@@ -156,13 +156,11 @@ def _plain(requirement: str) -> str:
 
 
 def _licence(facts: metadata.Distribution) -> str:
-    stated = facts.metadata.get("License-Expression")
-    if stated:
-        return str(stated)
-    classified = [
-        line.rpartition(" :: ")[2]
-        for line in facts.metadata.get_all("Classifier") or ()
-        if line.startswith("License :: ")
-    ]
-    named = ", ".join(classified) or str(facts.metadata.get("License") or "").strip()
-    return named.partition("\n")[0][:100] or NOT_STATED
+    def stated(field: str) -> list[str]:
+        return [str(value) for value in facts.metadata.get_all(field) or ()]
+
+    if expression := stated("License-Expression"):
+        return expression[0]
+    classified = [line.rpartition(" :: ")[2] for line in stated("Classifier") if line.startswith("License :: ")]
+    named = ", ".join(classified or stated("License"))
+    return named.strip().partition("\n")[0][:100] or NOT_STATED
