@@ -20,13 +20,14 @@ from benchmarks.machine import commit, describe_machine
 from benchmarks.result import Machine, Record
 from benchmarks.tables import RESULTS
 from deploy.bundle import open_bundle
-from deploy.errors import GateError, SlimrecError, UsageError
+from deploy.errors import GateError, UsageError
 
 
 class WayRow(Record):
     """One way to damage a bundle: how many were tried, and how each ended.
 
-    malformed and gate: refused with exit code 2, and 3 (digest, signature). reasons: how many different ones.
+    malformed and gate: refused with exit code 2, and 3 (digest, signature). consistent: what passes where no key is
+    pinned. reasons: how many different ones. crashed and left_behind are of both.
     """
 
     way: str
@@ -34,6 +35,7 @@ class WayRow(Record):
     malformed: int
     gate: int
     accepted: int
+    consistent: int
     crashed: int
     left_behind: int
     reasons: int
@@ -76,29 +78,47 @@ def _try(data: bytes, key: Path, room: Path, tally: Tally, what: str) -> None:
     file.write_bytes(data)
     into.mkdir()
     start = time.perf_counter()
-    try:
-        open_bundle(file, key, unpack_to=into)
-        end, reason = "accepted", ""
-    except UsageError as error:
-        end, reason = "malformed", error.lines[0]
-    except GateError as error:
-        end, reason = "gate", error.lines[0]
-    except SlimrecError as error:
-        end, reason = "crashed", repr(error)
-    except Exception as error:  # anything else is what this command looks for
-        end, reason = "crashed", repr(error)
+    end, reason = _end(file, key, into)
     tally.slowest = max(tally.slowest, time.perf_counter() - start)
     tally.ends[end] += 1
-    tally.reasons.add("".join(c for c in reason.partition(": ")[2] if not c.isdigit()))
+    extra = _swept(room)
+    # Whoever pins no key sees a changed manifest parsed: its parser is reached, and may find the forgery consistent.
+    end_without, reason_without = _end(file, None, into)
+    tally.ends["unsigned " + end_without] += 1
+    unpacked = "room/into/" if end_without == "accepted" else "/"
+    extra |= {name for name in _swept(room) if not name.startswith(unpacked)}
+    tally.reasons |= {_kind(reason), _kind(reason_without)}
+    if extra:
+        tally.ends["left behind"] += 1
+    if end in ("accepted", "crashed") or end_without == "crashed" or extra:
+        tally.examples.append(f"{what}: {end} {reason}, without a key {end_without} {reason_without} {sorted(extra)}")
+    into.rmdir()
+
+
+def _end(file: Path, key: Path | None, into: Path) -> tuple[str, str]:
+    """How opening it ended, and what was said."""
+    try:
+        open_bundle(file, key, unpack_to=into)
+    except UsageError as error:
+        return "malformed", error.lines[0]
+    except GateError as error:
+        return "gate", error.lines[0]
+    except Exception as error:  # anything else is what this command looks for
+        return "crashed", repr(error)
+    return "accepted", ""
+
+
+def _kind(reason: str) -> str:
+    return "".join(c for c in reason.partition(": ")[2] if not c.isdigit())
+
+
+def _swept(room: Path) -> set[str]:
+    """What lies in and around `room` that should not, by name; then it is gone."""
     found = {path.relative_to(room.parent).as_posix() for path in room.parent.rglob("*")}
     extra = found - {"room", "room/damaged.slim", "room/into"}
-    if extra or into.is_symlink():
-        tally.ends["left behind"] += 1
-    if end in ("accepted", "crashed") or extra:
-        tally.examples.append(f"{what}: {end} {reason} {sorted(extra)}")
     for path in sorted((room.parent / name for name in extra), reverse=True):
         path.unlink() if path.is_file() or path.is_symlink() else path.rmdir()
-    into.rmdir()
+    return extra
 
 
 @contextmanager
@@ -123,11 +143,12 @@ def row_of(way: str, tally: Tally) -> WayRow:
     """The table's row."""
     return WayRow(
         way=way,
-        tried=sum(count for end, count in tally.ends.items() if end != "left behind"),
+        tried=sum(tally.ends[end] for end in ("malformed", "gate", "accepted", "crashed")),
         malformed=tally.ends["malformed"],
         gate=tally.ends["gate"],
         accepted=tally.ends["accepted"],
-        crashed=tally.ends["crashed"],
+        consistent=tally.ends["unsigned accepted"],
+        crashed=tally.ends["crashed"] + tally.ends["unsigned crashed"],
         left_behind=tally.ends["left behind"],
         reasons=len(tally.reasons),
         slowest_ms=round(tally.slowest * 1e3, 1),
@@ -137,11 +158,11 @@ def row_of(way: str, tally: Tally) -> WayRow:
 def markdown(found: Fuzzed) -> str:
     """A row per way, and their sum."""
     lines = [
-        "| damage | tried | malformed (exit 2) | digest or signature (exit 3) | accepted | crashed | files left behind "
-        "| different reasons | slowest ms |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| damage | tried | malformed (exit 2) | digest or signature (exit 3) | accepted | consistent, no key pinned "
+        "| crashed | files left behind | different reasons | slowest ms |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    names = ("tried", "malformed", "gate", "accepted", "crashed", "left_behind", "reasons")
+    names = ("tried", "malformed", "gate", "accepted", "consistent", "crashed", "left_behind", "reasons")
     for row in found.ways:
         cells = [str(getattr(row, name)) for name in names]
         lines.append(f"| {row.way} | {' | '.join(cells)} | {row.slowest_ms:.1f} |")
@@ -149,7 +170,9 @@ def markdown(found: Fuzzed) -> str:
     lines.append(f"| all | {' | '.join(total)} | | {max(row.slowest_ms for row in found.ways):.1f} |")
     lines += [
         "",
-        f"A signed bundle of {found.bundle_bytes} bytes, opened with its key pinned; seed {found.seed}; "
+        f"A signed bundle of {found.bundle_bytes} bytes, opened with its key pinned and once more without a key, where "
+        "only consistent forgeries, and a damaged signature, may pass. "
+        f"Seed {found.seed}; "
         f"{found.machine.cpu}, {found.machine.cores} cores; commit {found.commit}. Made by `make fuzz`.",
     ]
     return "\n".join(lines) + "\n"
