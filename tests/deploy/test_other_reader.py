@@ -112,6 +112,37 @@ def test_what_a_vendor_signs_is_checked_too(tiny, public, tmp_path, changes, sai
     assert isinstance(caught.value, GateError) == ("runtime 1" in said)
 
 
+def large(document, name, size):
+    document["files"][name]["size"] = size
+
+
+LIMITS = [
+    (lambda d: large(d, "golden.json", (64 << 20) + 1), "golden.json must be at most 67108864 bytes"),
+    (lambda d: large(d, "tokenizer.json", (64 << 20) + 1), "tokenizer.json must be at most 67108864 bytes"),
+    (lambda d: large(d, "items.item", (2 << 30) + 1), "items.item must be at most 2147483648 bytes"),
+    (lambda d: large(d, "text.fp32.onnx", 4 << 30), "at most 4294967296 bytes together"),
+    (lambda d: d["model"].update(n_items=1 << 31), "model.n_items"),
+    (lambda d: d["model"].update(max_history=0), "model.max_history"),
+    (lambda d: d["model"]["precisions"].update({f"p{i}": "history.fp32.onnx" for i in range(7)}), "model.precisions"),
+    (lambda d: d["model"]["precisions"].update({"FP32": "history.fp32.onnx"}), "model.precisions"),
+    (lambda d: d["files"].update({f"f{i}": d["files"]["card.md"] for i in range(64)}), "files"),
+    (lambda d: d["list_separators"].update({"x" * 257: ","}), "list_separators"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), LIMITS)
+def test_limits_are_those_of_the_page(tiny, tmp_path, change, said):
+    files = entries(tiny.archive.read_bytes())
+    document = json.loads(files["manifest.json"])
+    change(document)
+    archive = tmp_path / "large.slim"
+    archive.write_bytes(archived({**files, "manifest.json": canonical_json(document)}))
+    with pytest.raises(RefusedError):
+        read_bundle(archive.read_bytes())
+    with pytest.raises(UsageError, match=said):
+        open_bundle(archive)
+
+
 def test_the_command_counts_what_happened(tiny):
     found = [row_of(way, tally) for way, tally in fuzz(tiny.archive.read_bytes(), tiny.public_key, 60, seed=1)]
     assert [row.way for row in found] == list(WAYS)
