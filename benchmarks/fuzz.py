@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 import tempfile
 import time
 from collections import Counter, defaultdict
@@ -109,7 +110,8 @@ def _end(file: Path, key: Path | None, into: Path) -> tuple[str, str]:
 
 
 def _kind(reason: str) -> str:
-    return "".join(c for c in reason.partition(": ")[2] if not c.isdigit())
+    """A reason without what differs from case to case: where, numbers, digests, what was got."""
+    return re.sub(r"\(got .*\)|[0-9a-f]{12}\.\.\.|\d+", "", reason.partition(": ")[2])
 
 
 def _swept(room: Path) -> set[str]:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,7 @@ def _language_models(seals: Iterable[Mapping[str, Any]], terms: Mapping[str, str
     yield from found.values()
 
 
+@cache
 def runtime_packages() -> tuple[Package, ...]:
     """slimrec's base install as it is here: its distributions, those they need included, by name."""
     found: dict[str, Package] = {}
