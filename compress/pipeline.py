@@ -33,7 +33,7 @@ STAGES = (
     Stage("mix", ("data", "baselines", "target"), MixConfig, mix),
     Stage("distil", ("data", "mix"), DistilConfig, distil),
     Stage("prune", ("data", "mix", "distil"), PruneConfig, prune),
-    Stage("quantize", ("data", "prune"), QuantizeConfig, quantize, version=3),
+    Stage("quantize", ("data", "prune"), QuantizeConfig, quantize, version=4),
     Stage(
         "bench",
         ("data", "baselines", "prune", "quantize"),

@@ -107,7 +107,8 @@ class Store:
             scratch.mkdir(exist_ok=True)
             start = time.monotonic()
             stage.run(config, {n: a.path for n, a in inputs.items()}, building, replace(options, scratch=scratch))
-            seal = write_seal(building, stage, config, digests, round(time.monotonic() - start, 3))
+            seconds = round(time.monotonic() - start, 3)
+            seal = write_seal(building, stage, config, digests, seconds, peak_rss_mb())
             shutil.rmtree(scratch)
             building.rename(parent / key)
             _sync(parent)
@@ -143,11 +144,11 @@ class Store:
 
 
 def write_seal(
-    folder: Path, stage: Stage, config: StageConfig, inputs: Mapping[str, str], seconds: float
+    folder: Path, stage: Stage, config: StageConfig, inputs: Mapping[str, str], seconds: float, peak_mb: float
 ) -> dict[str, Any]:
     """Seal a finished folder: what it was made from (`inputs` by digest), what it holds, what it cost."""
     made = {**_spec(stage, config, inputs), **_contents(folder)}
-    seal = {**made, "seconds": seconds, "peak_rss_mb": peak_rss_mb()}
+    seal = {**made, "seconds": seconds, "peak_rss_mb": peak_mb}
     _write_durably(folder / SEAL, json.dumps(seal, indent=1, sort_keys=True) + "\n")
     return seal
 

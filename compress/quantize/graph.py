@@ -93,10 +93,11 @@ def history_graph(
     dim) float32, in place of the look-up: a teacher that reads texts when asked. `products`: see `GraphBuilder`.
     """
     g = GraphBuilder(products)
+    unit = None
     if isinstance(model, Mix):
         scores = _mixed_scores(g, model, table, vectors_given)
     else:
-        scores = _sequence_scores(g, model, "history", table, "vectors" if vectors_given else None)
+        scores, unit = _sequence_scores(g, model, "history", table, "vectors" if vectors_given else None)
     padding = g.add("Sub", "history", "history", name="padding_rows")  # row 0, which is always excluded
     excluded = g.add("Concat", padding, "history", "exclude", name="excluded", axis=1)
     nothing = g.add(
@@ -106,9 +107,10 @@ def history_graph(
         value=numpy_helper.from_array(np.array([-np.inf], np.float32)),
     )
     allowed = g.add("ScatterElements", scores, excluded, nothing, name="allowed", axis=1)
-    g.nodes.append(
-        helper.make_node("TopK", [allowed, "k"], ["scores", "rows"], name="top_k", axis=1, largest=1, sorted=1)
-    )
+    best = "scores" if unit is None else "best"
+    g.nodes.append(helper.make_node("TopK", [allowed, "k"], [best, "rows"], name="top_k", axis=1, largest=1, sorted=1))
+    if unit is not None:
+        g.nodes.append(helper.make_node("Mul", [best, unit], ["scores"], name="in_units"))
     info = helper.make_tensor_value_info
     inputs = [info("history", TensorProto.INT64, ["batch", "length"])]
     if vectors_given:
@@ -137,7 +139,8 @@ def _mixed_scores(g: GraphBuilder, mix: Mix, table: Table, vectors_given: bool) 
         own = _newest_events(g, "history", member.max_history)
         if isinstance(member, SequenceModel):
             given = _newest_events(g, "vectors", member.max_history) if vectors_given and fact.reads_text else None
-            scores = _sequence_scores(g, member, own, table, given)
+            scores, unit = _sequence_scores(g, member, own, table, given)
+            scores = scores if unit is None else g.add("Mul", scores, unit, name="in_units")
         elif isinstance(member, ItemItem):
             rows = g.add("Gather", g.constant("item_item", member.weights), own, name="item_rows", axis=0)
             scores = g.add("ReduceSum", rows, g.ints(1), name="all_scores", keepdims=0)
@@ -152,7 +155,9 @@ def _newest_events(g: GraphBuilder, events: str, most: int) -> str:
     return g.add("Slice", events, g.ints(-most), g.ints(2**62), g.ints(1), name=events)
 
 
-def _sequence_scores(g: GraphBuilder, model: SequenceModel, history: str, table: Table, vectors: str | None) -> str:
+def _sequence_scores(
+    g: GraphBuilder, model: SequenceModel, history: str, table: Table, vectors: str | None
+) -> tuple[str, str | None]:
     items = item_table(g, model, table)
     return items.scores(encode(g, model, history, items.look_up(history) if vectors is None else vectors))
 
@@ -171,15 +176,16 @@ class Fp32Table:
     def look_up(self, rows: str, name: str = "history") -> str:
         return self.g.add("Gather", self.table, rows, name=f"{name}_vectors", axis=0)
 
-    def scores(self, user: str) -> str:
-        return self.g.add("Gemm", user, self.table, name="all_scores", transB=1)
+    def scores(self, user: str) -> tuple[str, str | None]:
+        """(batch, n_items + 1), and the scalar of their unit, above 0; None where it is 1."""
+        return self.g.add("Gemm", user, self.table, name="all_scores", transB=1), None
 
 
 class Int8Table:
     """(n_items + 1, item_dim) int8 and a scale per item, so that one outlier item does not coarsen all others.
 
     7 bits: on CPUs without VNNI two products of 8-bit values overflow the 16 bits they are added in. ONNX Runtime
-    transposes the table once, when it loads the graph, and fuses what follows into one DynamicQuantizeMatMul.
+    transposes the table once, when it loads the graph.
     """
 
     def __init__(self, g: GraphBuilder, model: SequenceModel, largest: int) -> None:
@@ -194,16 +200,16 @@ class Int8Table:
         cast = g.add("Cast", whole, name=f"{name}_whole", to=TensorProto.FLOAT)
         return g.add("Mul", cast, scales, name=f"{name}_vectors")
 
-    def scores(self, user: str) -> str:
+    def scores(self, user: str) -> tuple[str, str | None]:
+        """As of `Fp32Table`. The unit is the user vector's scale: order does not depend on it, and with it ONNX Runtime
+        would fuse all into one DynamicQuantizeMatMul, which takes twice as long where every item has its own scale."""
         g = self.g
         columns = g.add("Transpose", self.table, name="item_columns", perm=[1, 0])
         per_item = g.add("Reshape", self.scales, g.ints(-1), name="item_scales_flat")
         whole = g.add("DynamicQuantizeLinear", user, name="user_uint8", outputs=3)
         product = g.add("MatMulInteger", whole, columns, f"{whole}_2", name="products")
-        scales = g.add("Mul", f"{whole}_1", per_item, name="product_scales")
-        return g.add(
-            "Mul", g.add("Cast", product, name="products_float", to=TensorProto.FLOAT), scales, name="all_scores"
-        )
+        cast = g.add("Cast", product, name="products_float", to=TensorProto.FLOAT)
+        return g.add("Mul", cast, per_item, name="all_scores"), f"{whole}_1"
 
 
 def encode(g: GraphBuilder, model: SequenceModel, history: str, vectors: str) -> str:

@@ -53,10 +53,20 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Run:
         out = tmp_path_factory.mktemp(stage.__name__)
         stage(config, inputs, out, RunOptions(threads=1))
         sealed = {name: read_json(path / SEAL)["digest"] for name, path in inputs.items() if (path / SEAL).is_file()}
-        write_seal(out, stages[stage], config, sealed, 0.0)
+        write_seal(out, stages[stage], config, sealed, seconds=0.0, peak_mb=0.0)
         return out
 
     return run
+
+
+@pytest.fixture(scope="session")
+def files_of() -> Callable[[Path], list[Path]]:
+    """files_of(folder) -> what a stage wrote, by relative path, its seal left out."""
+
+    def found(folder: Path) -> list[Path]:
+        return sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file() and p.name != SEAL)
+
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -456,6 +456,29 @@ def test_a_teacher_gets_all_three_graphs_and_its_tokenizer(film_inputs: dict[str
     json.loads((folder / "tokenizer.json").read_text())
 
 
+@torch.no_grad()
+def test_a_user_vector_of_zeros_scores_zero(tmp_path: Path) -> None:
+    """Its scale, which INT8 scores are multiplied with, must not be 0: -inf would become no number."""
+    model = random_model(50)
+    model.encoder.norm.weight.zero_()
+    model.encoder.norm.bias.zero_()
+    onnx.save(history_graph(model, "int8"), tmp_path / "zero.onnx")
+    scores, rows = Ranker(tmp_path / "zero.onnx").rank(np.array([[7, 3]], np.int64), nothing(1), 51)
+    assert (scores[0, :48] == 0).all() and (scores[0, 48:] == -np.inf).all()
+    assert sorted(rows[0, 48:].tolist()) == [0, 3, 7]
+
+
+def test_int8_scores_are_not_fused_with_their_unit(tmp_path: Path) -> None:
+    """ONNX Runtime's DynamicQuantizeMatMul with a scale per item is what made INT8 slow."""
+    onnx.save(history_graph(MODEL, "int8"), tmp_path / "history.onnx")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.optimized_model_filepath = 3, str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(tmp_path / "history.onnx", options, providers=["CPUExecutionProvider"])
+    operators = {node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node}
+    assert "MatMulInteger" in operators
+    assert not operators & {"DynamicQuantizeMatMul", "MatMulIntegerToFloat"}
+
+
 def test_the_stage_writes_the_same_bytes_again(build: Run, film_data: Path, film_inputs: dict[str, Path]) -> None:
     folder = film_inputs["quantize/student:student:0"]
     again = build(quantize, QuantizeConfig(), data=film_data, prune=film_inputs["prune/student:student:0"])
