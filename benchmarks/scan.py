@@ -47,7 +47,7 @@ class Scan(Record):
 
 
 def scan(items: int, folder: Path) -> list[ScanRow]:
-    """Both precisions, interleaved in rounds; needs the compress extra, which makes the graphs."""
+    """Every kind of table, interleaved in rounds; needs the compress extra, which makes the graphs."""
     graphs = write_graphs(items, folder)
     rng = np.random.default_rng(0)
     histories = [rng.integers(1, items + 1, (1, HISTORY)) for _ in range(20)]
@@ -77,12 +77,13 @@ def scan(items: int, folder: Path) -> list[ScanRow]:
 
 
 def write_graphs(items: int, folder: Path) -> dict[str, Path]:
-    """fp32 and INT8 history graphs of one block over `items` random vectors of 64 numbers."""
+    """History graphs of one block over `items` random vectors of 64 numbers."""
     import onnx
     import torch
 
     from compress.models.sequence import BlockShape, SequenceModel, SequenceShape
-    from compress.quantize.graph import Table, history_graph
+    from compress.quantize.graph import history_graph
+    from compress.quantize.tables import Table
 
     torch.manual_seed(0)
     block = BlockShape(heads=2, neurons=128)
@@ -91,7 +92,7 @@ def write_graphs(items: int, folder: Path) -> dict[str, Path]:
         for parameter in model.parameters():
             parameter.normal_(std=0.1)
         model.item_table[0] = 0.0
-    tables: Sequence[Table] = ("fp32", "int8")
+    tables: Sequence[Table] = ("fp32", "int8", "int8_rescored")
     paths = {table: folder / f"{items}.{table}.onnx" for table in tables}
     for table, path in paths.items():
         onnx.save(history_graph(model.eval(), table), path)
