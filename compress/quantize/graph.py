@@ -18,7 +18,7 @@ from compress.quantize.builder import GraphBuilder
 from compress.quantize.tables import Scored, Table, item_table
 
 MASKED = -1e4
-MORE = 100
+MORE = 20
 """`int8_rescored` looks at twice as many candidates as are asked for, and at so many more."""
 
 
