@@ -46,14 +46,15 @@ Run = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """build(stage function, config, **inputs) -> the folder it wrote, sealed as a run seals it."""
+    """build(stage function, config, **inputs) -> the folder it wrote, a stage's sealed as a run seals it."""
     stages = {stage.run: stage for stage in STAGES}
 
     def run(stage: Callable[..., None], config: StageConfig, **inputs: Path) -> Path:
         out = tmp_path_factory.mktemp(stage.__name__)
         stage(config, inputs, out, RunOptions(threads=1))
         sealed = {name: read_json(path / SEAL)["digest"] for name, path in inputs.items() if (path / SEAL).is_file()}
-        write_seal(out, stages[stage], config, sealed, seconds=0.0, peak_mb=0.0)
+        if stage in stages:
+            write_seal(out, stages[stage], config, sealed, seconds=0.0, peak_mb=0.0)
         return out
 
     return run
