@@ -4,11 +4,12 @@ VENV ?= .venv
 DEVICE_VENV ?= .venv-device
 OPTIMUM_VENV ?= .venv-optimum
 TORCH_INDEX ?=
+ORT_WEB := node_modules/onnxruntime-web
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test test-optimum check format bench bench-teacher bench-compression clean
+.PHONY: demo test test-web test-optimum check format bench bench-teacher bench-compression fuzz clean
 
 demo: $(VENV)/.compress  ## MovieLens-100k and MiniLM through every stage, into runs/quickstart
 	$(BIN)/slimrec run recipes/quickstart.yaml --out runs/quickstart
@@ -18,6 +19,9 @@ test: $(VENV)/.dev $(DEVICE_VENV)/.base  ## the whole suite; no network once set
 
 test-optimum: $(VENV)/.dev $(OPTIMUM_VENV)/.optimum  ## optimum's exporter and runtime against our text graph
 	SLIMREC_OPTIMUM_PYTHON=$(abspath $(OPTIMUM_VENV))/bin/python $(BIN)/python -m pytest tests/compress/test_optimum.py
+
+test-web: $(VENV)/.dev $(ORT_WEB)/package.json  ## the page that answers offline, in Chromium (which must be in PATH)
+	SLIMREC_ONNXRUNTIME_WEB=$(abspath $(ORT_WEB))/dist $(BIN)/python -m pytest tests/deploy/test_web.py
 
 check: $(VENV)/.dev  ## style and types
 	$(BIN)/ruff format --check .
@@ -37,6 +41,12 @@ bench-teacher: $(VENV)/.compress  ## what teachers are asked to reach (hours; ne
 
 bench-compression: $(VENV)/.compress  ## what compressed models are asked to be (hours; some cases need SLIMREC_DATA)
 	$(BIN)/python -m benchmarks.compression
+
+fuzz: $(VENV)/.compress  ## a signed bundle damaged ten thousand times: all refused, nothing left behind (a minute)
+	mkdir -p runs
+	test -f runs/fuzz.key || $(BIN)/slimrec key new runs/fuzz.key
+	$(BIN)/slimrec run recipes/tiny.yaml --out runs/fuzz --set pack.key=$(abspath runs/fuzz.key)
+	$(BIN)/python -m benchmarks.fuzz runs/fuzz/bundle.slim --key runs/fuzz.key.pub
 
 # torch first and by its pin: a bare requirement elsewhere would fetch another build
 $(VENV)/.compress: pyproject.toml constraints.txt
@@ -63,5 +73,10 @@ $(OPTIMUM_VENV)/.optimum: Makefile
 	$(OPTIMUM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check transformers==4.57.6 optimum==2.1.0 optimum-onnx==0.1.0 onnxruntime==1.32.0 onnx==1.23.2
 	touch $@
 
+# its wasm and loader are read, none of its scripts is run
+$(ORT_WEB)/package.json: Makefile
+	npm install --no-save --no-package-lock --no-audit --no-fund --ignore-scripts --silent onnxruntime-web@1.30.0
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(DEVICE_VENV) $(OPTIMUM_VENV) runs build dist *.egg-info
+	rm -rf $(VENV) $(DEVICE_VENV) $(OPTIMUM_VENV) node_modules runs build dist *.egg-info

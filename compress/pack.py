@@ -14,9 +14,11 @@ from pydantic import Field
 from compress.baselines.models import recent_popularity
 from compress.chain import Chain, gathered
 from compress.data.dataset import Dataset
+from compress.documents import documents
 from compress.likes.bench import golden_likes
 from compress.likes.rows import LikeData
 from compress.models.folder import load_array, read_json, write_json
+from compress.provenance import runtime_packages
 from compress.stage import Inputs, RunOptions, StageConfig
 from compress.task import valid_value
 from deploy.bundle import write_bundle
@@ -34,6 +36,8 @@ class PackConfig(StageConfig):
     """How the bundle is called, and which private key signs it (a PEM file of `slimrec key new`).
 
     `graphs: chosen` leaves out all precisions but the chosen one: fewer bytes, nothing for a device to fall back on.
+    `licence` is the bundle's own; `terms` maps a data set or language model to its licence or terms, where slimrec does
+    not know them. Both are written into the bundle as they are.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$", max_length=100)] = "slimrec"
@@ -42,17 +46,20 @@ class PackConfig(StageConfig):
     graphs: Literal["all", "chosen"] = "all"
     golden_cases: Annotated[int, Field(ge=1, le=1000)] = 32
     golden_tolerance: Annotated[float, Field(gt=0.0)] = 1e-3
+    licence: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    terms: dict[str, Annotated[str, Field(min_length=1, max_length=200)]] = Field(default_factory=dict)
 
 
-def key_fingerprint(config: PackConfig) -> Mapping[str, str]:
-    """Another key under the same name signs again. Raises UsageError where it cannot be read."""
-    if config.key is None:
-        return {}
-    return {"key": fingerprint(load_private(Path(config.key)).public_key())}
+def pack_fingerprint(config: PackConfig) -> Mapping[str, str]:
+    """Another key under the same name signs again; another runtime records its own answers and packages. Raises
+    UsageError where the key cannot be read."""
+    runtime = {package.name: package.version for package in runtime_packages()}
+    key = {} if config.key is None else {"key": fingerprint(load_private(Path(config.key)).public_key())}
+    return {f"runtime.{name}": version for name, version in runtime.items()} | key
 
 
 def pack(config: PackConfig, inputs: Inputs, out: Path, options: RunOptions) -> None:
-    """data, baselines, bench, select, every chain's prune and quantize -> `bundle/`, `bundle.slim`, `pack.json`."""
+    """data, baselines, bench, select, every chain's stages -> `bundle/`, `bundle.slim`, `pack.json`."""
     dataset = Dataset.open(inputs["data"], config.domain)
     measured = read_json(inputs["bench"] / "measurements.json")
     chosen = read_json(inputs["select"] / "choice.json")["selected"]
@@ -66,7 +73,9 @@ def pack(config: PackConfig, inputs: Inputs, out: Path, options: RunOptions) -> 
         likes = _like_graphs(graphs, facts)
         files |= {f"like.{p}.onnx": folder / name for p, name in likes.items()}
         student = dict(gathered(inputs, "prune"))[chain]
-        text = _text_part(inputs, facts.get("text_space"), load_array(student, "text_map"), Path(scratch), files)
+        text_from = _text_folder(inputs, facts.get("text_space"))
+        text_map = load_array(student, "text_map")
+        text = _text_part(text_from, text_map, Path(scratch), files) if text_from and text_map is not None else None
         files[ITEMS] = inputs["data"] / "domains" / config.domain / "items.item"
         files[POPULAR] = canonical_json(_popular(inputs["baselines"], dataset))
         golden = _golden(config, dataset, files, graphs, facts, text)
@@ -76,8 +85,11 @@ def pack(config: PackConfig, inputs: Inputs, out: Path, options: RunOptions) -> 
             recorded = golden_likes(data, dataset.item_ids, scorers, int(facts["max_history"]), config.golden_cases)
             golden = golden.model_copy(update={"likes": recorded})
         files[GOLDEN] = canonical_json(golden.model_dump(mode="json"))
-        evidence = [r for r in measured["models"] if (r["variant"], r["seed"]) == (row["variant"], row["seed"])]
-        files[EVIDENCE] = canonical_json({"machine": measured["machine"], "chosen": chosen, "models": evidence})
+        rows = [r for r in measured["models"] if (r["variant"], r["seed"]) == (row["variant"], row["seed"])]
+        named = {facts["graphs"]["history"][r["quantizer"]]: r["name"] for r in rows}
+        measured_as = {precision: named[file] for precision, file in graphs.items()}
+        evidence = {"machine": measured["machine"], "chosen": chosen, "graphs": measured_as, "models": rows}
+        files[EVIDENCE] = canonical_json(evidence)
         model = {
             "n_items": dataset.n_items,
             "dim": facts["dim"],
@@ -87,8 +99,10 @@ def pack(config: PackConfig, inputs: Inputs, out: Path, options: RunOptions) -> 
             "text": text,
             "likes": {precision: f"like.{precision}.onnx" for precision in likes} or None,
         }
+        shipped = [inputs["data"], inputs["baselines"], folder, *([text_from] if text_from and text else [])]
+        said = documents(config.name, model, files, evidence, inputs, shipped, config.licence, config.terms)
         bundle = write_bundle(
-            files,
+            {**files, **said},
             out,
             name=config.name,
             model=model,
@@ -127,27 +141,23 @@ def _like_graphs(graphs: Mapping[str, str], facts: Mapping[str, Any]) -> dict[st
     return {precision: found[quantizer_of[file]] for precision, file in graphs.items()} if found else {}
 
 
-def _text_part(
-    inputs: Inputs,
-    space: str | None,
-    text_map: NDArray[np.float32] | None,
-    scratch: Path,
-    files: dict[str, Path | bytes],
-) -> dict[str, Any] | None:
-    """The text encoder trained for the same space of item vectors, the student's map folded in; None where none is.
-
-    Of its graphs the smallest ships: what strayed too far from fp32 was left out when it was quantized.
-    """
-    if space is None or text_map is None:
-        return None
+def _text_folder(inputs: Inputs, space: str | None) -> Path | None:
+    """The text encoder trained for the same space of item vectors that leaves least of them unexplained, quantized."""
     fitting = [
         (float(read_json(dict(gathered(inputs, "prune"))[chain] / "metrics.json")["unexplained_variance"]), folder)
         for chain, folder in gathered(inputs, "quantize")
         if chain.role == "text_encoder" and read_json(folder / "candidate.json")["text_space"] == space
     ]
-    if not fitting:
-        return None
-    _, folder = min(fitting, key=lambda item: item[0])
+    return min(fitting, key=lambda item: item[0])[1] if space is not None and fitting else None
+
+
+def _text_part(
+    folder: Path, text_map: NDArray[np.float32], scratch: Path, files: dict[str, Path | bytes]
+) -> dict[str, Any]:
+    """The text encoder of `folder` with the student's map folded in, put among `files`; the manifest's section of it.
+
+    Of its graphs the smallest ships: what strayed too far from fp32 was left out when it was quantized.
+    """
     facts = read_json(folder / "candidate.json")
     graphs = facts["graphs"]["text"]
     precision = min(graphs, key=lambda name: ((folder / graphs[name]).stat().st_size, name))

@@ -12,7 +12,7 @@ from compress.data.load import DataConfig, load_data, source_digests
 from compress.distil.distil import DistilConfig, distil
 from compress.gate import GateReport, TeacherChoice, best_teacher, check_gate, choose_teacher
 from compress.models.folder import read_json
-from compress.pack import PackConfig, key_fingerprint, pack
+from compress.pack import PackConfig, pack, pack_fingerprint
 from compress.prune.prune import PruneConfig, prune
 from compress.quantize.quantize import QuantizeConfig, quantize
 from compress.recipe import ROLES, TEACHER_STAGES, Recipe, Variant
@@ -33,7 +33,7 @@ STAGES = (
     Stage("mix", ("data", "baselines", "target"), MixConfig, mix),
     Stage("distil", ("data", "mix"), DistilConfig, distil),
     Stage("prune", ("data", "mix", "distil"), PruneConfig, prune),
-    Stage("quantize", ("data", "prune"), QuantizeConfig, quantize, version=3),
+    Stage("quantize", ("data", "prune"), QuantizeConfig, quantize, version=4),
     Stage(
         "bench",
         ("data", "baselines", "prune", "quantize"),
@@ -46,11 +46,13 @@ STAGES = (
     Stage("select", ("bench",), SelectConfig, select, "gather"),
     Stage(
         "pack",
-        ("data", "baselines", "bench", "select", "prune", "quantize"),
+        # all of a chain's stages: the bundle says what it descends from
+        ("data", "baselines", "pretrain", "source", "target", "mix", "distil", "prune", "quantize", "bench", "select"),
         PackConfig,
         pack,
         "gather",
-        fingerprint=key_fingerprint,
+        version=2,
+        fingerprint=pack_fingerprint,
     ),
 )
 

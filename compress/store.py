@@ -107,13 +107,8 @@ class Store:
             scratch.mkdir(exist_ok=True)
             start = time.monotonic()
             stage.run(config, {n: a.path for n, a in inputs.items()}, building, replace(options, scratch=scratch))
-            seal = {
-                **_spec(stage, config, digests),
-                **_contents(building),
-                "seconds": round(time.monotonic() - start, 3),
-                "peak_rss_mb": peak_rss_mb(),
-            }
-            _write_durably(building / SEAL, json.dumps(seal, indent=1, sort_keys=True) + "\n")
+            seconds = round(time.monotonic() - start, 3)
+            seal = write_seal(building, stage, config, digests, seconds, peak_rss_mb())
             shutil.rmtree(scratch)
             building.rename(parent / key)
             _sync(parent)
@@ -146,6 +141,16 @@ class Store:
         """Unseal first, so that a kill half-way leaves an artifact that is absent, not damaged."""
         (folder / SEAL).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_seal(
+    folder: Path, stage: Stage, config: StageConfig, inputs: Mapping[str, str], seconds: float, peak_mb: float
+) -> dict[str, Any]:
+    """Seal a finished folder: what it was made from (`inputs` by digest), what it holds, what it cost."""
+    made = {**_spec(stage, config, inputs), **_contents(folder)}
+    seal = {**made, "seconds": seconds, "peak_rss_mb": peak_mb}
+    _write_durably(folder / SEAL, json.dumps(seal, indent=1, sort_keys=True) + "\n")
+    return seal
 
 
 def config_digest(config: StageConfig) -> str:

@@ -1,6 +1,6 @@
 """The bundle: write one, open one, verify one.
 
-A bundle is a folder or the same files as one archive (`bundle.slim`); `docs/ARCHITECTURE.md` lists the files.
+A bundle is a folder or the same files as one archive (`bundle.slim`); `docs/BUNDLE.md` specifies both.
 Nothing in it is trusted: names, counts and sizes are bounded, every byte is compared with the manifest, and the
 manifest itself with a pinned Ed25519 key where the caller has one.
 """
@@ -20,6 +20,8 @@ from deploy.manifest import (
     MANIFEST,
     MAX_FILES,
     MAX_MANIFEST_BYTES,
+    RUNTIMES,
+    SCHEMA,
     SIGNATURE,
     SIGNATURE_BYTES,
     FileEntry,
@@ -112,8 +114,9 @@ def write_bundle(
                 shutil.copyfile(source, target)
         entries = {path.name: _digest(path) for path in sorted(folder.iterdir())}
         document = {
-            "schema": 1,
+            "schema": SCHEMA,
             "name": name,
+            "runtime": {"min": RUNTIMES[-1], "max": RUNTIMES[-1]},
             "model": dict(model),
             "list_separators": dict(list_separators or {}),
             "files": {file_name: entry.model_dump() for file_name, entry in entries.items()},
@@ -136,8 +139,8 @@ def open_bundle(path: Path, key: Path | None = None, unpack_to: Path | None = No
     """Open and verify a bundle folder or archive.
 
     key: the pinned public key's PEM file; None checks integrity only. unpack_to: an empty folder for an archive's
-    files; None takes a temporary one. Raises UsageError (malformed or unreadable) or
-    GateError (digest or signature).
+    files, left empty where it is refused; None takes a temporary one. Raises UsageError (malformed or unreadable) or
+    GateError (digest, signature or runtime).
     """
     if path.is_dir():
         return _verified(path, path, key)
@@ -145,7 +148,12 @@ def open_bundle(path: Path, key: Path | None = None, unpack_to: Path | None = No
         raise UsageError(f"{path}: no such bundle")
     if unpack_to is not None:
         unpack_archive(path, unpack_to)
-        return _verified(unpack_to, path, key)
+        try:
+            return _verified(unpack_to, path, key)
+        except BaseException:
+            for file in unpack_to.iterdir():
+                file.unlink()
+            raise
     scratch = Path(tempfile.mkdtemp(prefix="slimrec-"))
     try:
         unpack_archive(path, scratch)
@@ -233,6 +241,13 @@ def _check_files(folder: Path, names: set[str], manifest: Manifest, where: Path)
             lines.append(f"{where}: {name}: SHA-256 must be {entry.sha256[:12]}... (got {got[:12]}...)")
     if lines:
         raise GateError(lines)
+
+
+def file_entry(content: Path | bytes) -> FileEntry:
+    """What a manifest says of a file, by its path or bytes."""
+    if isinstance(content, bytes):
+        return FileEntry(sha256=sha256_hex(content), size=len(content))
+    return _digest(content)
 
 
 def _digest(path: Path) -> FileEntry:

@@ -29,6 +29,7 @@ VERBS = {
     "verify": Verb("deploy.commands.verify:verify", "Check a bundle's files, signature and golden answers."),
     "recommend": Verb("deploy.commands.recommend:recommend", "Recommend items for a history."),
     "serve": Verb("deploy.commands.serve:serve", "Answer over HTTP."),
+    "web": Verb("deploy.commands.web:web", "Write a page that answers in a browser, offline."),
     "key": Verb("deploy.commands.key:key", "Make keys that sign bundles."),
     "release": Verb("deploy.commands.release:release", "Install, update and roll back bundles on a device."),
     "feedback": Verb("deploy.commands.feedback:feedback", "Read, export and delete what a device recorded."),

@@ -57,10 +57,14 @@ def load_public(path: Path) -> Ed25519PublicKey:
     return key
 
 
+def raw_public(key: Ed25519PublicKey) -> bytes:
+    """The key's 32 bytes."""
+    return key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+
+
 def fingerprint(key: Ed25519PublicKey) -> str:
     """The first 16 hex digits of the SHA-256 of the raw public key: enough for a person to compare."""
-    raw = key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
-    return sha256_hex(raw)[:16]
+    return sha256_hex(raw_public(key))[:16]
 
 
 def is_signed_by(data: bytes, signature: bytes, key: Ed25519PublicKey) -> bool:

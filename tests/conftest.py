@@ -35,8 +35,9 @@ class TinyRun:
         return {f"{s['stage']}/{s['at'].name}": s["digest"] for s in seals if s["stage"] not in MEASURED}
 
     def shipped(self) -> dict[str, str]:
-        """SHA-256 of every file of the bundle but the measurements and the manifest that names their digest."""
-        files = [p for p in (self.out / "bundle").iterdir() if p.name not in ("evidence.json", "manifest.json")]
+        """SHA-256 of every file of the bundle but those that tell measured times, or their digests."""
+        timed = ("evidence.json", "card.md", "sbom.cdx.json", "manifest.json")
+        files = [p for p in (self.out / "bundle").iterdir() if p.name not in timed]
         return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 

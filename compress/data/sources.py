@@ -44,6 +44,13 @@ def source_name(source: Source) -> str:
     return source.title if isinstance(source, PublicSource) else source.name
 
 
+def source_terms(name: str) -> str | None:
+    """Who publishes the source called `name` and what they allow; None where its user has to know."""
+    if name == Synthetic.model_fields["name"].default:
+        return "made by slimrec from random numbers"
+    return next((source.terms for source in PUBLIC if source.model_fields["name"].default == name), None)
+
+
 def source_digest(source: Source) -> str:
     """SHA-256 of the data's content, or the pin of what will be downloaded. Never touches the network."""
     if isinstance(source, Synthetic):

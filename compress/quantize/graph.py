@@ -5,83 +5,21 @@ for this small architecture. Equality with torch is checked for every graph (`pa
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
 
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from compress.models.mix import ItemItem, Member, MemberFacts, Mix
 from compress.models.sequence import Block, SequenceModel
-from compress.quantize.grids import quantize_rows
+from compress.quantize.builder import GraphBuilder
+from compress.quantize.tables import Scored, Table, item_table
 
-OPSET, IR_VERSION = 20, 10
 MASKED = -1e4
-Table = Literal["fp32", "int8"]
-
-
-class GraphBuilder:
-    """Nodes and initializers under readable, deterministic names; `scope` goes in front of new ones.
-
-    With `products` every linear map is a MatMul and an Add: what quantizers of linear maps look for.
-    """
-
-    def __init__(self, products: bool = False) -> None:
-        self.scope, self.products = "", products
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: dict[str, onnx.TensorProto] = {}
-
-    def add(self, op: str, *inputs: str, name: str, outputs: int = 1, **attributes: Any) -> str:
-        name = self.scope + name
-        names = [name if i == 0 else f"{name}_{i}" for i in range(outputs)]
-        self.nodes.append(helper.make_node(op, list(inputs), names, name=name, **attributes))
-        return names[0]
-
-    def constant(self, name: str, value: NDArray[Any] | np.generic | torch.Tensor) -> str:
-        name = self.scope + name
-        array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
-        self.initializers[name] = numpy_helper.from_array(np.asarray(array, order="C"), name)
-        return name
-
-    def ints(self, *values: int) -> str:
-        return self.constant("ints_" + "_".join(map(str, values)).replace("-", "m"), np.array(values, np.int64))
-
-    def linear(self, x: str, linear: nn.Linear, name: str) -> str:
-        product = self.add("MatMul", x, self.constant(f"{name}.weight", linear.weight.T), name=f"{name}.product")
-        return self.add("Add", product, self.constant(f"{name}.bias", linear.bias), name=name)
-
-    def flat_linear(self, x: str, linear: nn.Linear, name: str) -> str:
-        """As `linear`, for (batch, in) alone: one node."""
-        if self.products:
-            return self.linear(x, linear, name)
-        weight, bias = self.constant(f"{name}.weight", linear.weight.T), self.constant(f"{name}.bias", linear.bias)
-        return self.add("Gemm", x, weight, bias, name=name)
-
-    def unbiased(self, x: str, linear: nn.Linear | None, name: str, flat: bool = False) -> str:
-        """A map without a bias, as `linear` or where `flat` as `flat_linear` has it; x itself where there is none."""
-        if linear is None:
-            return x
-        op = "Gemm" if flat and not self.products else "MatMul"
-        return self.add(op, x, self.constant(f"{name}.weight", linear.weight.T), name=name)
-
-    def layer_norm(self, x: str, norm: nn.LayerNorm, name: str) -> str:
-        scale, bias = self.constant(f"{name}.scale", norm.weight), self.constant(f"{name}.shift", norm.bias)
-        return self.add("LayerNormalization", x, scale, bias, name=name, axis=-1, epsilon=norm.eps)
-
-    def model(
-        self,
-        inputs: list[onnx.ValueInfoProto],
-        outputs: list[onnx.ValueInfoProto],
-        name: str = "history_to_top_k",
-    ) -> onnx.ModelProto:
-        graph = helper.make_graph(self.nodes, name, inputs, outputs, list(self.initializers.values()))
-        opset = [helper.make_opsetid("", OPSET)]
-        model = helper.make_model(graph, producer_name="slimrec", opset_imports=opset, ir_version=IR_VERSION)
-        onnx.checker.check_model(model, full_check=True)
-        return model
+MORE = 20
+"""`int8_rescored` looks at twice as many candidates as are asked for, and at so many more."""
 
 
 def history_graph(
@@ -94,9 +32,9 @@ def history_graph(
     """
     g = GraphBuilder(products)
     if isinstance(model, Mix):
-        scores = _mixed_scores(g, model, table, vectors_given)
+        scored = Scored(_mixed_scores(g, model, table, vectors_given))
     else:
-        scores = _sequence_scores(g, model, "history", table, "vectors" if vectors_given else None)
+        scored = _sequence_scores(g, model, "history", table, "vectors" if vectors_given else None)
     padding = g.add("Sub", "history", "history", name="padding_rows")  # row 0, which is always excluded
     excluded = g.add("Concat", padding, "history", "exclude", name="excluded", axis=1)
     nothing = g.add(
@@ -105,10 +43,8 @@ def history_graph(
         name="nothing",
         value=numpy_helper.from_array(np.array([-np.inf], np.float32)),
     )
-    allowed = g.add("ScatterElements", scores, excluded, nothing, name="allowed", axis=1)
-    g.nodes.append(
-        helper.make_node("TopK", [allowed, "k"], ["scores", "rows"], name="top_k", axis=1, largest=1, sorted=1)
-    )
+    allowed = g.add("ScatterElements", scored.values, excluded, nothing, name="allowed", axis=1)
+    _best_of(g, allowed, scored)
     info = helper.make_tensor_value_info
     inputs = [info("history", TensorProto.INT64, ["batch", "length"])]
     if vectors_given:
@@ -116,6 +52,30 @@ def history_graph(
     inputs += [info("exclude", TensorProto.INT64, ["batch", "m"]), info("k", TensorProto.INT64, [1])]
     outputs = [info("scores", TensorProto.FLOAT, ["batch", "top"]), info("rows", TensorProto.INT64, ["batch", "top"])]
     return g.model(inputs, outputs)
+
+
+def _best_of(g: GraphBuilder, allowed: str, scored: Scored) -> None:
+    """The outputs `scores` and `rows`."""
+
+    def top(values: str, k: str, best: str, places: str) -> None:
+        g.nodes.append(
+            helper.make_node("TopK", [values, k], [best, places], name=f"top_{k}", axis=1, largest=1, sorted=1)
+        )
+
+    if scored.exact is not None:
+        wanted = g.add("Add", g.add("Add", "k", "k", name="twice_k"), g.ints(MORE), name="wanted")
+        items = g.add("Shape", allowed, name="items", start=1, end=2)
+        top(allowed, g.add("Min", wanted, items, name="candidates"), "coarse", "candidate_rows")
+        never = g.constant("never", np.float32(-np.inf))
+        closed = g.add("Equal", "coarse", never, name="closed")
+        open_ = g.add("Where", closed, never, scored.exact("candidate_rows"), name="rescored")
+        top(open_, "k", "scores", "places")
+        g.nodes.append(helper.make_node("GatherElements", ["candidate_rows", "places"], ["rows"], name="rows", axis=1))
+    elif scored.unit is None:
+        top(allowed, "k", "scores", "rows")
+    else:
+        top(allowed, "k", "best", "rows")
+        g.nodes.append(helper.make_node("Mul", ["best", scored.unit], ["scores"], name="in_units"))
 
 
 def text_dim(model: SequenceModel | Mix) -> int | None:
@@ -137,7 +97,9 @@ def _mixed_scores(g: GraphBuilder, mix: Mix, table: Table, vectors_given: bool) 
         own = _newest_events(g, "history", member.max_history)
         if isinstance(member, SequenceModel):
             given = _newest_events(g, "vectors", member.max_history) if vectors_given and fact.reads_text else None
-            scores = _sequence_scores(g, member, own, table, given)
+            scored = _sequence_scores(g, member, own, table, given)
+            unit = scored.unit
+            scores = scored.values if unit is None else g.add("Mul", scored.values, unit, name="in_units")
         elif isinstance(member, ItemItem):
             rows = g.add("Gather", g.constant("item_item", member.weights), own, name="item_rows", axis=0)
             scores = g.add("ReduceSum", rows, g.ints(1), name="all_scores", keepdims=0)
@@ -152,58 +114,9 @@ def _newest_events(g: GraphBuilder, events: str, most: int) -> str:
     return g.add("Slice", events, g.ints(-most), g.ints(2**62), g.ints(1), name=events)
 
 
-def _sequence_scores(g: GraphBuilder, model: SequenceModel, history: str, table: Table, vectors: str | None) -> str:
+def _sequence_scores(g: GraphBuilder, model: SequenceModel, history: str, table: Table, vectors: str | None) -> Scored:
     items = item_table(g, model, table)
     return items.scores(encode(g, model, history, items.look_up(history) if vectors is None else vectors))
-
-
-def item_table(g: GraphBuilder, model: SequenceModel, table: Table, largest: int = 63) -> "Fp32Table | Int8Table":
-    """`largest`: see `quantize_rows`."""
-    return Int8Table(g, model, largest) if table == "int8" else Fp32Table(g, model)
-
-
-class Fp32Table:
-    """(n_items + 1, item_dim) float32, gathered from and multiplied with."""
-
-    def __init__(self, g: GraphBuilder, model: SequenceModel) -> None:
-        self.g, self.table = g, g.constant("item_table", model.item_table)
-
-    def look_up(self, rows: str, name: str = "history") -> str:
-        return self.g.add("Gather", self.table, rows, name=f"{name}_vectors", axis=0)
-
-    def scores(self, user: str) -> str:
-        return self.g.add("Gemm", user, self.table, name="all_scores", transB=1)
-
-
-class Int8Table:
-    """(n_items + 1, item_dim) int8 and a scale per item, so that one outlier item does not coarsen all others.
-
-    7 bits: on CPUs without VNNI two products of 8-bit values overflow the 16 bits they are added in. ONNX Runtime
-    transposes the table once, when it loads the graph, and fuses what follows into one DynamicQuantizeMatMul.
-    """
-
-    def __init__(self, g: GraphBuilder, model: SequenceModel, largest: int) -> None:
-        values, scales = quantize_rows(model.item_table.detach().cpu().numpy(), largest)
-        self.g, self.table = g, g.constant("item_table", values)
-        self.scales = g.constant("item_scales", scales[:, None])
-
-    def look_up(self, rows: str, name: str = "history") -> str:
-        g = self.g
-        whole = g.add("Gather", self.table, rows, name=f"{name}_int8", axis=0)
-        scales = g.add("Gather", self.scales, rows, name=f"{name}_scales", axis=0)
-        cast = g.add("Cast", whole, name=f"{name}_whole", to=TensorProto.FLOAT)
-        return g.add("Mul", cast, scales, name=f"{name}_vectors")
-
-    def scores(self, user: str) -> str:
-        g = self.g
-        columns = g.add("Transpose", self.table, name="item_columns", perm=[1, 0])
-        per_item = g.add("Reshape", self.scales, g.ints(-1), name="item_scales_flat")
-        whole = g.add("DynamicQuantizeLinear", user, name="user_uint8", outputs=3)
-        product = g.add("MatMulInteger", whole, columns, f"{whole}_2", name="products")
-        scales = g.add("Mul", f"{whole}_1", per_item, name="product_scales")
-        return g.add(
-            "Mul", g.add("Cast", product, name="products_float", to=TensorProto.FLOAT), scales, name="all_scores"
-        )
 
 
 def encode(g: GraphBuilder, model: SequenceModel, history: str, vectors: str) -> str:

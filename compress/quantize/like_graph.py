@@ -11,7 +11,9 @@ from onnx import TensorProto, helper
 
 from compress.likes.model import LikesModel
 from compress.likes.ratings import IMAGINED, UserLeaning
-from compress.quantize.graph import GraphBuilder, Table, encode, item_table
+from compress.quantize.builder import GraphBuilder
+from compress.quantize.graph import encode
+from compress.quantize.tables import Table, item_table
 
 
 def like_graph(model: LikesModel, table: Table = "fp32", products: bool = False) -> onnx.ModelProto:

@@ -20,9 +20,10 @@ from compress.models.mix import Mix
 from compress.models.sequence import SequenceModel
 from compress.models.text import TextEncoder
 from compress.models.tokens import batches
-from compress.quantize.graph import Table, history_graph
+from compress.quantize.graph import history_graph
 from compress.quantize.like_graph import like_graph
 from compress.quantize.surgery import Feed
+from compress.quantize.tables import Table
 from deploy.errors import UsageError
 
 EXAMPLES, BATCH = 256, 32

@@ -28,6 +28,12 @@ IN_PACKAGES = {
 }
 """Models that an installed package carries: used before the hub is asked, so that they work offline."""
 
+LICENCES = {
+    "sentence-transformers/all-MiniLM-L6-v2": "Apache-2.0",
+    "HuggingFaceTB/SmolLM2-135M-Instruct": "Apache-2.0",
+}
+"""What their cards on the hub state; of other models the recipe's author says it (`pack.terms`)."""
+
 logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 

@@ -14,9 +14,12 @@ from compress.bench import BenchConfig, bench
 from compress.data.dataset import Dataset
 from compress.data.load import DataConfig, load_data
 from compress.distil.distil import DistilConfig, distil
+from compress.models.folder import read_json
+from compress.pipeline import STAGES
 from compress.prune.prune import PruneConfig, prune
 from compress.quantize.quantize import QuantizeConfig, quantize
 from compress.stage import RunOptions, StageConfig
+from compress.store import SEAL, write_seal
 from compress.teacher.pretrain import PretrainConfig, pretrain
 from compress.teacher.transfer import SourceConfig, TargetConfig, train_source, train_target
 
@@ -43,14 +46,28 @@ Run = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """build(stage function, config, **inputs) -> the folder it wrote."""
+    """build(stage function, config, **inputs) -> the folder it wrote, a stage's sealed as a run seals it."""
+    stages = {stage.run: stage for stage in STAGES}
 
     def run(stage: Callable[..., None], config: StageConfig, **inputs: Path) -> Path:
         out = tmp_path_factory.mktemp(stage.__name__)
         stage(config, inputs, out, RunOptions(threads=1))
+        sealed = {name: read_json(path / SEAL)["digest"] for name, path in inputs.items() if (path / SEAL).is_file()}
+        if stage in stages:
+            write_seal(out, stages[stage], config, sealed, seconds=0.0, peak_mb=0.0)
         return out
 
     return run
+
+
+@pytest.fixture(scope="session")
+def files_of() -> Callable[[Path], list[Path]]:
+    """files_of(folder) -> what a stage wrote, by relative path, its seal left out."""
+
+    def found(folder: Path) -> list[Path]:
+        return sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file() and p.name != SEAL)
+
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -84,9 +101,12 @@ def film_teacher(build: Run, film_data: Path) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def film_inputs(build: Run, film_data: Path, film_teacher: dict[str, Path]) -> dict[str, Path]:
-    """What the gathering stages get: `data`, `baselines`, and distil, prune and quantize of four chains."""
+    """What the gathering stages get: `data`, `baselines`, the teacher's stages, and what followed of four chains."""
     made = {"data": film_data, "baselines": build(train_baselines, BaselinesConfig(), data=film_data)}
-    nothing = build(pretrain, PretrainConfig.model_validate("none"), data=film_data)
+    made |= {f"{stage}/teacher:teacher:0": folder for stage, folder in film_teacher.items()}
+    made["pretrain/control:control:0"] = nothing = build(
+        pretrain, PretrainConfig.model_validate("none"), data=film_data
+    )
     text = {"name": "text", "layers": 2, "training": {"epochs": 10}}
     chains: list[tuple[str, Path, Any, Any, Any]] = [
         ("control:control:0", nothing, {"student": STUDENT, "training": TRAINING}, "none", {"history": PER_ROW}),

@@ -257,10 +257,12 @@ def test_a_control_stage_has_no_text_space(film_inputs: dict[str, Path]) -> None
     assert load_array(folder, "text_map") is None
 
 
-def test_student_none_hands_the_teacher_on(film_inputs: dict[str, Path], film_teacher: dict[str, Path]) -> None:
+def test_student_none_hands_the_teacher_on(
+    film_inputs: dict[str, Path], film_teacher: dict[str, Path], files_of: Callable[[Path], list[Path]]
+) -> None:
     teacher, folder = film_teacher["target"], film_inputs["distil/teacher:teacher:0"]
-    files = sorted(p.relative_to(teacher) for p in teacher.rglob("*") if p.is_file())
-    assert sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file()) == files
+    files = files_of(teacher)
+    assert files_of(folder) == files
     assert all((folder / f).read_bytes() == (teacher / f).read_bytes() for f in files)
 
 

@@ -151,6 +151,10 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         "tokenizer.json": tokenizer_json(),
         "popular.json": canonical_json(POPULAR),
         "evidence.json": canonical_json({}),
+        "provenance.json": canonical_json({}),
+        "sbom.cdx.json": canonical_json({}),
+        "card.md": b"# tiny\n",
+        "licences.md": b"# Licences and terms\n",
     }
     for name, data in files.items():
         (folder / name).write_bytes(data)

@@ -95,6 +95,7 @@ def test_a_hand_made_canonical_archive_is_read():
         (entry("a", uname="root") + END, "canonical"),
         (entry("a", b"x") + entry("a", b"y") + END, "sorted and used once"),
         (entry("b") + entry("a") + END, "sorted and used once"),
+        (entry("A") + entry("a") + END, "differs from it only in case"),
         (entry("a", b"x") + END + b"\0", "end after"),
         (entry("a", b"x") + END + bytes(8192), "end after"),
         (entry("a", b"x") + END + entry("b"), "end after"),

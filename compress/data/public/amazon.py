@@ -6,7 +6,7 @@ Yupeng Hou et al.: Bridging Language and Items for Retrieval and Recommendation.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -98,6 +98,9 @@ class Amazon2023(PublicSource):
     """
 
     name: Literal["amazon-2023"] = "amazon-2023"
+    terms: ClassVar[str] = (
+        "McAuley Lab, UCSD; no licence on the data's card: ask the lab and Amazon before commercial use"
+    )
     category: Category
     core: Literal[0, 5] = 5
     host: Literal["huggingface", "ucsd"] = "huggingface"

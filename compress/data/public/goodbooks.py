@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from compress.data.public.archives import columns, member_lines, open_zip
 from compress.data.public.download import Download
@@ -14,6 +14,7 @@ class Goodbooks10k(PublicSource):
     """goodbooks-10k, release 1.0: 53,424 users, 10,000 books, 5,976,479 ratings in the order of time, without times."""
 
     name: Literal["goodbooks-10k"] = "goodbooks-10k"
+    terms: ClassVar[str] = "Zygmunt Zając, release 1.0; CC BY-SA 4.0"
 
     def downloads(self) -> tuple[Download, ...]:
         # SHA-256 in Ludwig's data set description (ludwig/datasets/configs/goodbooks_books.yaml)

@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from compress.data.public.archives import columns, member_lines, open_zip
 from compress.data.public.download import Download
@@ -17,6 +17,7 @@ class HetrecLastfm(PublicSource):
     """HetRec 2011 Last.fm: 1,892 users, 17,632 artists, 92,834 play counts; neither times nor an order."""
 
     name: Literal["hetrec-lastfm"] = "hetrec-lastfm"
+    terms: ClassVar[str] = "HetRec 2011, IR group of UAM, at GroupLens; non-commercial"
 
     def downloads(self) -> tuple[Download, ...]:
         # SHA-256 in OmniRec's data loaders (register_dataloader("HetrecLastFM")) and four more projects

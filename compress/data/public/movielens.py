@@ -46,6 +46,7 @@ class Ml100k(PublicSource):
     """MovieLens-100k: 943 users, 1,682 films, 100,000 ratings (GroupLens)."""
 
     name: Literal["ml-100k"] = "ml-100k"
+    terms: ClassVar[str] = "GroupLens; research, no redistribution, no commercial use"
     elsewhere: ClassVar[str] = ", or install recbole==1.2.1 with --no-deps"
 
     def downloads(self) -> tuple[Download, ...]:
@@ -73,6 +74,7 @@ class Ml1m(PublicSource):
     """MovieLens-1M: 6,040 users, 3,883 films (3,706 rated), 1,000,209 ratings (GroupLens, 2003)."""
 
     name: Literal["ml-1m"] = "ml-1m"
+    terms: ClassVar[str] = "GroupLens; research, no redistribution, no commercial use"
 
     def downloads(self) -> tuple[Download, ...]:
         # SHA-256 in TensorFlow's on-device recommendation example and in SecretFlow's data sets, and beside
@@ -94,6 +96,7 @@ class MlLatestSmall(PublicSource):
     """MovieLens latest-small (GroupLens): renewed from time to time, so that the recipe says which edition it means."""
 
     name: Literal["ml-latest-small"] = "ml-latest-small"
+    terms: ClassVar[str] = "GroupLens; research, redistribution under the same terms, no commercial use"
     sha256: Sha256 | None = None
 
     def downloads(self) -> tuple[Download, ...]:

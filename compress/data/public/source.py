@@ -17,10 +17,12 @@ LISTS = " | "
 
 
 class PublicSource(Entry):
-    """A data set that its publisher gives away. Nothing of it is part of slimrec: see docs/DATA.md for the terms."""
+    """A data set that its publisher gives away. Nothing of it is part of slimrec: `terms` says who
+    publishes it and what they allow (docs/DATA.md)."""
 
     name: str
     elsewhere: ClassVar[str] = ""
+    terms: ClassVar[str]
 
     @property
     def title(self) -> str:

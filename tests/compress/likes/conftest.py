@@ -61,7 +61,7 @@ def load(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def taste_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def taste_data(build: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A `data` artifact of 60 users who like one of two genres, and rows enough to learn it from."""
     rng = np.random.default_rng(0)
     folder = tmp_path_factory.mktemp("taste") / "taste"
@@ -83,6 +83,4 @@ def taste_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             rows[split].append(f"u{user}\ti{seen[place]}\t{likes[place]}\t{time}\t{history}\t{marks}")
     for split, found in rows.items():
         (folder / f"taste.{split}.inter").write_text(HEADER + "\n".join(found) + "\n", encoding="utf-8")
-    out = tmp_path_factory.mktemp("taste-data")
-    load_data(config(folder), {}, out, RunOptions())
-    return out
+    return build(load_data, config(folder))

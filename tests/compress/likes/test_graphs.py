@@ -19,7 +19,7 @@ from compress.quantize.half import Half
 from compress.quantize.likes import graph_logits, like_parity
 from compress.quantize.parity import ParityError
 from compress.quantize.parts import LikePart
-from compress.quantize.quantizers import HistoryQuantizer, Int8Dynamic, Int8PerRow
+from compress.quantize.quantizers import HistoryQuantizer, Int8Dynamic, Int8PerRow, Int8Rescored
 from compress.quantize.static import Int8Static
 from compress.quantize.weight_only import Int4WeightOnly, Int8WeightOnly
 from deploy.likes import LikeScorer
@@ -80,6 +80,7 @@ def by(quantizer: HistoryQuantizer) -> Callable[[LikesModel, Path], None]:
 WRITERS: dict[str, Callable[[LikesModel, Path], None]] = {
     "fp32": fp32,
     "int8_per_row": by(Int8PerRow()),
+    "int8_rescored": by(Int8Rescored()),
     "int8_dynamic": by(Int8Dynamic()),
     "int8_weight_only": by(Int8WeightOnly()),
     "int4_weight_only": by(Int4WeightOnly(block_size=16)),

@@ -1,5 +1,6 @@
 """From a like/dislike student to what a device answers: both graphs measured, one precision chosen, all packed."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,41 +19,36 @@ from compress.likes.training_rows import training_rows
 from compress.models.folder import read_json, write_json
 from compress.pack import PackConfig, pack
 from compress.quantize.quantize import QuantizeConfig, quantize
-from compress.stage import RunOptions
 from compress.teacher.pretrain import PretrainConfig, pretrain
 from deploy.runtime import Recommender
 
 CHAIN = "control:control:0"
-OPTIONS = RunOptions(threads=1)
 
 
 @pytest.fixture(scope="module")
-def served(taste_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def served(build: Callable[..., Path], taste_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The inputs of the stages that gather: a rated control in two precisions, and what `bench` and `pack` made."""
-
-    def out(name: str) -> Path:
-        return tmp_path_factory.mktemp(name)
-
-    inputs = {"data": taste_data, "baselines": out("baselines")}
-    train_baselines(
-        BaselinesConfig.model_validate({"models": ["item_mean"]}), {"data": taste_data}, inputs["baselines"], OPTIONS
-    )
-    nothing, model, graphs = out("nothing"), out("model"), out("graphs")
-    pretrain(PretrainConfig.model_validate("none"), {"data": taste_data}, nothing, OPTIONS)
+    nothing = build(pretrain, PretrainConfig.model_validate("none"), data=taste_data)
     student: dict[str, Any] = {
         "student": {"name": "sequence", "dim": 16, "heads": 2, "neurons": 16, "max_history": 8, "rated": True},
         "loss": "none",
         "training": {"epochs": 3, "batch_size": 64, "warmup_epochs": 1, "validate_every": 3, "learning_rate": 0.01},
     }
-    distil(DistilConfig.model_validate(student), {"data": taste_data, "mix": nothing}, model, OPTIONS)
+    model = build(distil, DistilConfig.model_validate(student), data=taste_data, mix=nothing)
     wanted = QuantizeConfig.model_validate({"history": ["int8_per_row"], "text": []})
-    quantize(wanted, {"data": taste_data, "prune": model}, graphs, OPTIONS)
-    inputs |= {f"prune/{CHAIN}": model, f"quantize/{CHAIN}": graphs, "bench": out("bench"), "select": out("select")}
+    counts = BaselinesConfig.model_validate({"models": ["item_mean"]})
+    inputs = {
+        "data": taste_data,
+        "baselines": build(train_baselines, counts, data=taste_data),
+        f"pretrain/{CHAIN}": nothing,
+        f"prune/{CHAIN}": model,
+        f"quantize/{CHAIN}": build(quantize, wanted, data=taste_data, prune=model),
+        "select": tmp_path_factory.mktemp("select"),
+    }
     brief = BenchConfig(history=8, rounds=1, min_runs=3, min_seconds=0.01)
-    bench(brief, inputs, inputs["bench"], OPTIONS)
+    inputs["bench"] = build(bench, brief, **inputs)
     write_json(inputs["select"] / "choice.json", {"selected": "control-int8_per_row"})
-    inputs["pack"] = out("pack")
-    pack(PackConfig(name="taste"), inputs, inputs["pack"], OPTIONS)
+    inputs["pack"] = build(pack, PackConfig(name="taste"), **inputs)
     return inputs
 
 
