@@ -50,6 +50,7 @@ STAGES = (
         PackConfig,
         pack,
         "gather",
+        version=2,
         fingerprint=key_fingerprint,
     ),
 )

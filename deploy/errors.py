@@ -24,3 +24,11 @@ class GateError(SlimrecError):
     """Well-formed, but refused: accuracy, latency, size, digest, signature or golden answer."""
 
     exit_code = 3
+
+
+class ConflictError(UsageError):
+    """What was asked contradicts what is there."""
+
+
+class UnavailableError(SlimrecError):
+    """Cannot be done now; may be tried again."""

@@ -66,6 +66,7 @@ def history_graph(table: npt.NDArray[np.float32]) -> bytes:
         helper.make_node("Expand", ["masked", "blocked_shape"], ["updates"]),
         helper.make_node("ScatterElements", ["item_scores", "blocked", "updates"], ["open_scores"], axis=1),
         helper.make_node("TopK", ["open_scores", "k"], ["scores", "rows"], axis=1),
+        helper.make_node("Identity", ["user"], ["user_vector"]),
     ]
     inputs = [
         helper.make_tensor_value_info("history", TensorProto.INT64, ["batch", "length"]),
@@ -75,6 +76,7 @@ def history_graph(table: npt.NDArray[np.float32]) -> bytes:
     outputs = [
         helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", "top"]),
         helper.make_tensor_value_info("rows", TensorProto.INT64, ["batch", "top"]),
+        helper.make_tensor_value_info("user_vector", TensorProto.FLOAT, ["batch", DIM]),
     ]
     return _model("history", nodes, inputs, outputs, constants)
 
@@ -136,6 +138,7 @@ def model_section() -> dict[str, object]:
             "tokenizer": "tokenizer.json",
             "max_tokens": 6,
             "dim": DIM,
+            "template": "{title} {genre}",
         },
     }
 
