@@ -64,8 +64,8 @@ class Catalogue:
             separator = self.list_separators.get(attribute)
             if separator is None and len(parts) != 1:
                 raise UsageError(f"{attribute}: one value is wanted (got {len(parts)})")
-            for part in parts if separator else ():
-                if separator in part:
+            for part in parts:
+                if separator is not None and separator in part:
                     raise UsageError(f"{attribute}: no value may hold {separator!r}, give a list (got {shorten(part)})")
             cells[attribute] = (separator or "").join(parts)
         return cells

@@ -76,6 +76,11 @@ class ColdItems:
         """Whether the bundle takes cold items: it has a text encoder, and its graph says user vectors."""
         return self._encode is not None
 
+    @property
+    def kept(self) -> bool:
+        """Whether cold items outlive the process."""
+        return self._journal is not None
+
     def put(self, item: NewItem) -> bool:
         """Add an item, or replace the cold item of that id; durable, where there is a journal, when this returns.
 

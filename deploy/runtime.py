@@ -293,7 +293,7 @@ class Recommender:
             raise UsageError(f"liked: one mark per item of the history, {len(history)}, is wanted (got {len(marks)})")
         asked = self.rows_of(items)
         if 0 in asked:
-            raise UsageError(f"item: must be in {ITEMS} (got {shorten(items[asked.index(0)])})")
+            raise UsageError(f"items: must be in {ITEMS} (got {shorten(items[asked.index(0)])})")
         known = [pair for pair in zip(self.rows_of(history), marks, strict=True) if pair[0]]
         known = known[-self.bundle.manifest.model.max_history :] or [(0, False)]
         rows, rated = (np.array([column]).repeat(len(asked), axis=0) for column in zip(*known, strict=True))

@@ -102,7 +102,7 @@ def test_a_like_is_the_graphs(rated: Made) -> None:
 
 def test_what_cannot_be_asked_is_said(rated: Made, tiny: Any) -> None:
     model = Recommender.load(rated([recorded()]))
-    with pytest.raises(UsageError, match=r"item: must be in items.item \(got 'nobody'\)"):
+    with pytest.raises(UsageError, match=r"items: must be in items.item \(got 'nobody'\)"):
         model.like("nobody", [])
     with pytest.raises(UsageError, match=r"liked: one mark per item of the history, 2, is wanted \(got 1\)"):
         model.like("i1", ["i1", "i2"], [True])
