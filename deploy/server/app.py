@@ -25,7 +25,17 @@ from deploy.server.feedback import Event, Feedback, Shown
 from deploy.server.guard import Guard, Life
 from deploy.server.metrics import CONTENT_TYPE, ServerMetrics, render
 from deploy.server.openapi import openapi
-from deploy.server.problems import RequestError, answer, http_error, invalid, not_possible, parse, read_body, refused
+from deploy.server.problems import (
+    RequestError,
+    answer,
+    failed,
+    http_error,
+    invalid,
+    not_possible,
+    parse,
+    read_body,
+    refused,
+)
 from deploy.server.workers import Workers, cores
 
 P = ParamSpec("P")
@@ -69,7 +79,12 @@ def create_app(
     endpoints = Endpoints(model_for, options, feedback, life)
     app = Starlette(
         routes=endpoints.routes(),
-        exception_handlers={RequestError: refused, HTTPException: http_error, SlimrecError: not_possible},
+        exception_handlers={
+            RequestError: refused,
+            HTTPException: http_error,
+            SlimrecError: not_possible,
+            Exception: failed,
+        },
     )
     return Guard(
         app,
@@ -209,12 +224,11 @@ class Endpoints:
         wanted = parse(m.ItemRequest, await read_body(request, m.MAX_BODY_BYTES))
         model = self._model_for(None)
         separators = model.catalogue.list_separators
-        attributes: dict[str, list[str]] = {}
-        for name, value in (wanted.model_extra or {}).items():
-            if isinstance(value, list):
-                attributes[name] = value
-            else:  # a cell of the item file: the values, separated, where the attribute has several
-                attributes[name] = value.split(separators[name]) if name in separators else [value]
+        attributes = {
+            # What the item file has in a cell is taken too: the values, separated, where the attribute has several.
+            name: [part for value in values for part in value.split(separators[name])] if name in separators else values
+            for name, values in (wanted.model_extra or {}).items()
+        }
         new = await self._run(request, model.cold.put, NewItem(wanted.id, wanted.title, attributes, wanted.text))
         added = m.ItemResponse(
             id=wanted.id,

@@ -109,10 +109,6 @@ class Guard:
             status = status or 499
         except Exception as error:
             say(logging.ERROR, "failed", error=error, request_id=request_id)
-            if not status:
-                detail = "the server's log has the reason"
-                failed = problem_response(Problem(title="Internal Server Error", status=500, detail=detail))
-                await failed(scope, receive, send_marked)
         finally:
             self._count(scope, status, time.perf_counter() - start, request_id)
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 MAX_BODY_BYTES = 64 << 10
 MAX_BATCH_BYTES = 1 << 20
@@ -19,6 +19,9 @@ WRITTEN_LINE = rf"^[^{_CONTROL}]*[^{_CONTROL}\s][^{_CONTROL}]*$"
 """One line that is not blank."""
 
 Value = Annotated[str, Field(max_length=1000, pattern=LINE)]
+Values = Annotated[
+    list[Value], Field(max_length=100), BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
+]
 
 
 class Message(BaseModel):
@@ -110,7 +113,7 @@ class ItemRequest(BaseModel):
     """A cold item. Further fields are attributes of the bundle's items: a value, or a list of several."""
 
     model_config = ConfigDict(extra="allow", strict=True)
-    __pydantic_extra__: dict[str, Value | Annotated[list[Value], Field(max_length=100)]] = Field(init=False)
+    __pydantic_extra__: dict[str, Values] = Field(init=False)
 
     id: Annotated[str, Field(min_length=1, max_length=256, pattern=LINE)]
     title: Annotated[str, Field(min_length=1, max_length=1000, pattern=WRITTEN_LINE)]

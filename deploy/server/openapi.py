@@ -91,18 +91,13 @@ def _schemas(attributes: Attributes) -> dict[str, Any]:
     values = filters.pop("additionalProperties")
     filters |= {"properties": {name: values for name, _ in attributes}, "additionalProperties": False}
     item = schemas["ItemRequest"]
-    one, several = item.pop("additionalProperties")["anyOf"]
+    several = item.pop("additionalProperties")
+    single = several | {"minItems": 1, "maxItems": 1}
     for name, separator in attributes:
-        if name in item["properties"]:
-            continue
-        part = one if separator is None else one | {"not": {"pattern": _literal(separator)}}
-        item["properties"][name] = one if separator is None else {"anyOf": [one, several | {"items": part}]}
+        array = single if separator is None else several
+        item["properties"].setdefault(name, {"anyOf": [several["items"], array]})
     item["additionalProperties"] = False
     return schemas
-
-
-def _literal(text: str) -> str:
-    return "".join("\\" + letter if letter in r"\^$.|?*+()[]{}/" else letter for letter in text)
 
 
 def _post(summary: str, request: type[BaseModel], found: type[BaseModel]) -> dict[str, Any]:

@@ -105,6 +105,13 @@ def not_possible(_: Request, error: Exception) -> Response:
     return problem_response(Problem(title="Service Unavailable", status=503, detail=line), headers)
 
 
+def failed(_: Request, __: Exception) -> Response:
+    """Starlette's handler of a defect; `Guard` logs it."""
+    return problem_response(
+        Problem(title="Internal Server Error", status=500, detail="the server's log has the reason")
+    )
+
+
 def http_error(request: Request, error: Exception) -> Response:
     """Starlette's handler of its own refusals: no such path, no such method."""
     assert isinstance(error, HTTPException)

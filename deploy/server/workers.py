@@ -1,6 +1,7 @@
 """The threads that ask the model, and the bounded queue in front of them."""
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -39,14 +40,14 @@ class Workers:
                 self.taken -= 1
             else:  # it runs on though nobody waits: its place is free when it is done
                 loop = asyncio.get_running_loop()
-                future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._release))
+                future.add_done_callback(lambda _: self._release_in(loop))
+
+    def _release_in(self, loop: asyncio.AbstractEventLoop) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody counts any more
+            loop.call_soon_threadsafe(self._release)
 
     def _release(self) -> None:
         self.taken -= 1
-
-    def close(self) -> None:
-        """Let running calls end and drop waiting ones."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def cores() -> int:
