@@ -11,7 +11,7 @@ from typing import Literal, ParamSpec, TypeVar
 import numpy as np
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Scope
@@ -29,6 +29,7 @@ from deploy.server.problems import (
     RequestError,
     answer,
     failed,
+    gone,
     http_error,
     invalid,
     not_possible,
@@ -83,6 +84,7 @@ def create_app(
             RequestError: refused,
             HTTPException: http_error,
             SlimrecError: not_possible,
+            ClientDisconnect: gone,
             Exception: failed,
         },
     )

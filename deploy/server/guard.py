@@ -12,7 +12,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deploy.errors import UsageError
@@ -105,8 +104,6 @@ class Guard:
             else:
                 headers = {"WWW-Authenticate": "Bearer"} if problem.status == 401 else {}
                 await problem_response(problem, headers | {"Connection": "close"})(scope, receive, send_marked)
-        except ClientDisconnect:
-            status = status or 499
         except Exception as error:
             say(logging.ERROR, "failed", error=error, request_id=request_id)
         finally:

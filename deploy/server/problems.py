@@ -105,6 +105,11 @@ def not_possible(_: Request, error: Exception) -> Response:
     return problem_response(Problem(title="Service Unavailable", status=503, detail=line), headers)
 
 
+def gone(_: Request, __: Exception) -> Response:
+    """Starlette's handler of a caller who left with the body half sent: it is counted, not read."""
+    return Response(status_code=499)
+
+
 def failed(_: Request, __: Exception) -> Response:
     """Starlette's handler of a defect; `Guard` logs it."""
     return problem_response(
