@@ -12,11 +12,16 @@ ItemId = Annotated[str, Field(min_length=1, max_length=256)]
 Ids = Annotated[list[ItemId], Field(max_length=10_000)]
 RequestId = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 
+# JSON has one kind of number: 10.0 is the whole number 10.
+WHOLE = BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value)
+
 _CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
 LINE = rf"^[^{_CONTROL}]*$"
 """One line of text: item files keep one item a line."""
 WRITTEN_LINE = rf"^[^{_CONTROL}]*[^{_CONTROL}\s][^{_CONTROL}]*$"
 """One line that is not blank."""
+WRITTEN = rf"[^{_CONTROL}\s]"
+"""Text that is not blank."""
 
 Value = Annotated[str, Field(max_length=1000, pattern=LINE)]
 Values = Annotated[
@@ -34,7 +39,7 @@ class RecommendRequest(Message):
     """What a user did, and what is wanted."""
 
     history: Annotated[Ids, Field(description="item ids, oldest first")]
-    k: Annotated[int, Field(ge=1, le=1000, description="how many items are wanted")] = 10
+    k: Annotated[int, Field(ge=1, le=1000, description="how many items are wanted"), WHOLE] = 10
     exclude: Annotated[Ids, Field(description="ids to leave out")] = []
     filter: Annotated[
         dict[str, Annotated[list[str], Field(max_length=1000)]],
@@ -76,8 +81,8 @@ class BatchResponse(Message):
 class Ratings(Message):
     """How many items the user is known to like and to dislike, as the model counted when it was trained."""
 
-    liked: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    disliked: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    liked: Annotated[int, Field(ge=0, le=1_000_000), WHOLE] = 0
+    disliked: Annotated[int, Field(ge=0, le=1_000_000), WHOLE] = 0
 
 
 class LikeRequest(Message):
@@ -119,7 +124,11 @@ class ItemRequest(BaseModel):
     title: Annotated[str, Field(min_length=1, max_length=1000, pattern=WRITTEN_LINE)]
     text: Annotated[
         str | None,
-        Field(max_length=20_000, description="what the encoder reads; null: the bundle's template of the fields"),
+        Field(
+            max_length=20_000,
+            pattern=WRITTEN,
+            description="what the encoder reads; null: the bundle's template of the fields",
+        ),
     ] = None
 
 
