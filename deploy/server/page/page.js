@@ -94,7 +94,9 @@ async function show() {
     byId("release").textContent = body.release;
     byId("latency").textContent =
       (body.source === "popularity" ? "popular now" : "from the history") + ", answered in " + elapsed.toFixed(1) + " ms";
-    byId("answers").replaceChildren(...body.items.map((item, index) => answerRow(item, index + 1)));
+    const below = all.map((item, index) => [item, index + 1]).slice(FIRST).filter(([item]) => isNew(item));
+    const rows = [...body.items.map((item, index) => [item, index + 1]), ...below];
+    byId("answers").replaceChildren(...rows.map(([item, place]) => answerRow(item, place)));
     showAdded(all, history);
   } catch (error) { complain(error); }
   finally { if (turn === asked) byId("answers").removeAttribute("aria-busy"); }
