@@ -11,7 +11,7 @@ from deploy.errors import GateError
 from deploy.manifest import EVIDENCE, parse_record
 from deploy.runtime import Recommender
 
-ROUNDS, CALLS = 7, 12
+ROUNDS, CALLS = 5, 10
 MARGIN = 0.05
 """A graph must be this much faster than the bundle's default to be taken in its place: noise must not choose."""
 

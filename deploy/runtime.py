@@ -28,7 +28,7 @@ class Popular(RootModel[list[Annotated[int, Field(ge=1, strict=True)]]]):
     """`popular.json`: a JSON list of item rows, the most popular recently first."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen ones take four times as long to make, ten times a request
 class ScoredItem:
     """One answer. `score` is the model's (a dot product); None where recent popularity answered."""
 
@@ -374,6 +374,8 @@ def _running(graph: str) -> Iterator[None]:
 
 def _pad(lists: list[list[int]], extra: Rows | None = None) -> Rows:
     """Lists of rows -> int64 (len(lists), longest), left-padded with 0; `extra` is appended to each."""
+    if len(lists) == 1 and extra is None and lists[0]:
+        return np.array(lists, np.int64)
     width = max(map(len, lists))
     tail = 0 if extra is None else len(extra)
     out = np.zeros((len(lists), width + tail), np.int64)

@@ -1,7 +1,7 @@
 """The HTTP contract around a recommender: one method per path."""
 
+import secrets
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -124,13 +124,14 @@ class Endpoints:
         offered = self._offered()
         item_methods = ["GET", "POST"] if "items" in offered else ["GET"]
         found = [
+            # Paths are tried in turn: the one that is asked for most stands first.
+            Route("/v1/recommend", self.recommend, methods=["POST"]),
             Route("/", self.page),
             *(Route(f"/page.{kind}", self.page) for kind in ("css", "js")),
             Route("/healthz", self.health),
             Route("/readyz", self.ready),
             Route("/metrics", self.measured),
             Route("/openapi.json", self.schema),
-            Route("/v1/recommend", self.recommend, methods=["POST"]),
             Route("/v1/recommend/batch", self.recommend_batch, methods=["POST"]),
             Route("/v1/items", self.items, methods=item_methods),
         ]
@@ -154,7 +155,7 @@ class Endpoints:
 
     async def recommend_batch(self, request: Request) -> Response:
         wanted = parse(m.BatchRequest, await read_body(request, m.MAX_BATCH_BYTES)).requests
-        ids = [uuid.uuid4().hex for _ in wanted]
+        ids = [secrets.token_hex(16) for _ in wanted]
         return answer(m.BatchResponse(answers=await self._answers(request, wanted, ids)))
 
     async def _answers(

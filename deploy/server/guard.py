@@ -3,15 +3,15 @@
 import hashlib
 import hmac
 import logging
+import secrets
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deploy.errors import UsageError
@@ -57,6 +57,19 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+@lru_cache(maxsize=256)
+def _is_here(host: bytes) -> bool:
+    """Whether a Host header names this machine."""
+    try:
+        return is_loopback((urlsplit(b"//" + host).hostname or b"").decode())
+    except ValueError:  # nothing that names a host
+        return False
+
+
+_ALWAYS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+_CLOSE = ((b"connection", b"close"),)
+
+
 class Guard:
     """The outermost ASGI application."""
 
@@ -81,7 +94,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         start = time.perf_counter()
-        request_id = uuid.uuid4().hex
+        request_id = secrets.token_hex(16)
         scope.setdefault("state", {})["request_id"] = request_id
         status = 0
 
@@ -89,12 +102,9 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = request_id
-                headers["X-Content-Type-Options"] = "nosniff"
-                headers.setdefault("Cache-Control", "no-store")
-                if self._life.draining:
-                    headers["Connection"] = "close"
+                closing = _CLOSE if self._life.draining else ()
+                marks = ((b"x-request-id", request_id.encode()), *_ALWAYS, *closing)
+                message["headers"] = [*message["headers"], *marks]
             await send(message)
 
         try:
@@ -110,20 +120,20 @@ class Guard:
             self._count(scope, status, time.perf_counter() - start, request_id)
 
     def _refusal(self, scope: Scope) -> Problem | None:
-        headers = Headers(scope=scope)
+        headers: dict[bytes, bytes] = dict(scope["headers"])
         if self._token is not None:
-            scheme, _, given = headers.get("authorization", "").partition(" ")
-            digest = hashlib.sha256(given.strip().encode("utf-8", "surrogateescape")).digest()
-            right = hmac.compare_digest(digest, self._token) and scheme.lower() == "bearer"
+            scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+            digest = hashlib.sha256(given.strip()).digest()
+            right = hmac.compare_digest(digest, self._token) and scheme.lower() == b"bearer"
             if right or scope["path"] in OPEN_PATHS:
                 return None
             return Problem(title="Unauthorized", status=401, detail="wanted: Authorization: Bearer TOKEN")
-        host = headers.get("host", "")
-        if self._local and not is_loopback(urlsplit(f"//{host}").hostname or ""):
+        host = headers.get(b"host", b"")
+        if self._local and not _is_here(host):
             detail = "without a token only requests to localhost are answered; start with --token-file"
             return Problem(title="Misdirected Request", status=421, detail=detail)
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        origin = headers.get(b"origin")
+        if origin is not None and origin.partition(b"://")[2] != host:
             return Problem(title="Forbidden", status=403, detail="pages of other sites are not answered")
         return None
 

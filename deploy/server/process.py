@@ -7,17 +7,20 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from deploy.errors import UsageError
 from deploy.server.guard import Guard, Life
+from deploy.server.messages import Problem
 
 DRAIN_SECONDS = 10.0
 """How long requests under way may take after a signal to stop."""
+HEAD_SECONDS = 10.0
 _SAY_SECONDS, _HEAR_SECONDS = 0.25, 0.1
 
 
@@ -46,6 +49,39 @@ def listen(host: str, port: int) -> socket.socket:
         raise UsageError(line) from None
 
 
+class Connection(H11Protocol):
+    """One that must send a request's head within HEAD_SECONDS (uvicorn bounds the silence between requests alone), and
+    is told in a problem document where what it sends is no HTTP."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._silence = self.loop.call_later(HEAD_SECONDS, self._give_up)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._silence.cancel()
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        problem = Problem(title="Bad Request", status=400, detail=msg)
+        body = problem.model_dump_json().encode()
+        headers = [
+            (b"content-type", b"application/problem+json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+        ]
+        for event in (
+            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+            h11.Data(data=body),
+            h11.EndOfMessage(),
+        ):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+    def _give_up(self) -> None:
+        if self.cycle is None:
+            self.transport.close()
+
+
 class _Server(uvicorn.Server):
     """Stops without losing a request.
 
@@ -70,8 +106,7 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     def _protocol(self) -> asyncio.Protocol:
-        protocol: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
-        return protocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        return Connection(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
 
 def _last_of(listener: socket.socket) -> list[socket.socket]:
@@ -86,15 +121,20 @@ def _last_of(listener: socket.socket) -> list[socket.socket]:
 
 def serve(app: Guard, listener: socket.socket, life: Life) -> None:
     """Answer on `listener` until SIGINT or SIGTERM; requests under way are finished first (at most DRAIN_SECONDS)."""
-    config = uvicorn.Config(
+    _Server(configuration(app), life).run(sockets=[listener])
+
+
+def configuration(app: Guard) -> uvicorn.Config:
+    """uvicorn's, for `app`."""
+    return uvicorn.Config(
         app,
+        http=Connection,
         log_config=None,
         access_log=False,
         lifespan="off",
         server_header=False,
         timeout_graceful_shutdown=int(DRAIN_SECONDS),
     )
-    _Server(config, life).run(sockets=[listener])
 
 
 def exit_on_sigterm() -> None:

@@ -8,10 +8,11 @@ import time
 
 import httpx
 import pytest
+from uvicorn.server import ServerState
 
 from deploy.errors import UnavailableError
 from deploy.runtime import Recommender
-from deploy.server import Life, Options, create_app
+from deploy.server import Life, Options, create_app, process
 from deploy.server.feedback import Event, Shown
 from tests.deploy.conftest import recorded
 from tests.deploy.serving import ask
@@ -177,6 +178,7 @@ def test_callers_must_know_the_token(model):
         ({"Host": "[::1]:8080"}, 200),
         ({"Origin": "https://elsewhere.example"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Host": "[::1", "Origin": "http://[::1"}, 421),
         ({"Host": "rebound.example", "Origin": "http://rebound.example"}, 421),
     ],
 )
@@ -223,6 +225,33 @@ def test_an_answer_that_takes_too_long_is_not_waited_for(model, monkeypatch):
     go.set()
     assert late.status_code == 503 and late.json()["detail"] == "queue: no answer within 0.05 s"
     assert "slimrec_queue 1\n" in metrics.text  # the worker is still held
+
+
+def test_a_connection_that_says_nothing_or_nonsense_is_closed(model, monkeypatch):
+    monkeypatch.setattr(process, "HEAD_SECONDS", 0.05)
+
+    async def run():
+        config = process.configuration(app_of(model))
+        config.load()
+        state = ServerState()
+        loop = asyncio.get_running_loop()
+        listening = await loop.create_server(
+            lambda: process.Connection(config=config, server_state=state, app_state={}), "127.0.0.1", 0
+        )
+        address = listening.sockets[0].getsockname()
+        silent, writer = await asyncio.open_connection(*address[:2])
+        writer.write(b"POST /v1/recommend HTTP/1.1\r\n")
+        assert await asyncio.wait_for(silent.read(), 10) == b""
+        wrong, other = await asyncio.open_connection(*address[:2])
+        other.write(b"\x16\x03\x01 is no HTTP\r\n\r\n")
+        head, _, body = (await asyncio.wait_for(wrong.read(), 10)).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 ") and b"application/problem+json" in head
+        assert json.loads(body)["status"] == 400
+        other.close()
+        writer.close()
+        listening.close()
+
+    asyncio.run(run())
 
 
 def test_a_defect_is_one_500_without_what_was_sent(model, monkeypatch, caplog):
