@@ -1,5 +1,6 @@
 """The HTTP contract around a recommender: one method per path."""
 
+import asyncio
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from deploy.errors import SlimrecError, UnavailableError
 from deploy.manifest import shorten
 from deploy.runtime import Recommendation, Recommender
 from deploy.server import messages as m
-from deploy.server.feedback import Event, Feedback, Shown
+from deploy.server.feedback import Event, Feedback, Shown, ShownItem
 from deploy.server.guard import Guard, Life
 from deploy.server.metrics import CONTENT_TYPE, ServerMetrics, render
 from deploy.server.openapi import openapi
@@ -189,9 +190,10 @@ class Endpoints:
     def _show(self, shown: m.RecommendResponse, user: str | None) -> None:
         if self._feedback is None:
             return
-        items = tuple((item.id, item.score) for item in shown.items)
+        items = [ShownItem(id=item.id, score=item.score) for item in shown.items]
+        record = Shown(request_id=shown.request_id, user=user, release=shown.release, items=items, time=time.time())
         try:
-            self._feedback.append(Shown(shown.request_id, user, shown.release, items, time.time()))
+            self._feedback.submit(record)
         except UnavailableError:  # an answer that cannot be learnt from is still an answer
             self.metrics.unkept.add()
 
@@ -251,9 +253,19 @@ class Endpoints:
     async def feedback(self, request: Request) -> Response:
         wanted = parse(m.FeedbackRequest, await read_body(request, m.MAX_BODY_BYTES))
         assert self._feedback is not None
-        at = time.time() if wanted.ts is None else wanted.ts
-        event = Event(wanted.request_id, wanted.item_id, wanted.event, at)
-        await self._run(request, self._feedback.append, event)
+        now = time.time()
+        event = Event(
+            request_id=wanted.request_id,
+            item_id=wanted.item_id,
+            event=wanted.event,
+            ts=now if wanted.ts is None else wanted.ts,
+            time=now,
+        )
+        try:
+            async with asyncio.timeout(self._options.seconds):
+                await asyncio.wrap_future(self._feedback.submit(event))
+        except TimeoutError:
+            raise UnavailableError(f"feedback: not on disk within {self._options.seconds:g} s") from None
         return answer(m.FeedbackResponse())
 
     async def health(self, _: Request) -> Response:

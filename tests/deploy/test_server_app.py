@@ -5,6 +5,7 @@ import hashlib
 import json
 import threading
 import time
+from concurrent.futures import Future
 
 import httpx
 import pytest
@@ -13,7 +14,7 @@ from uvicorn.server import ServerState
 from deploy.errors import UnavailableError
 from deploy.runtime import Recommender
 from deploy.server import Life, Options, create_app, process
-from deploy.server.feedback import Event, Shown
+from deploy.server.feedback import Event, Shown, ShownItem
 from tests.deploy.conftest import recorded
 from tests.deploy.serving import ask
 
@@ -36,10 +37,16 @@ class Log:
     def __init__(self, full=False):
         self.records, self.full = [], full
 
-    def append(self, record):
+    def submit(self, record):
+        done = Future()
+        if self.full and isinstance(record, Shown):
+            raise UnavailableError("feedback: too much waits to be written")
         if self.full:
-            raise UnavailableError("feedback: cannot be written (No space left on device)")
-        self.records.append(record)
+            done.set_exception(UnavailableError("feedback: cannot be written (No space left on device)"))
+        else:
+            self.records.append(record)
+            done.set_result(None)
+        return done
 
 
 def test_a_batch_answers_each_request(model):
@@ -138,10 +145,10 @@ def test_feedback_is_offered_where_there_is_a_log(model):
     )
     answer = shown.json()
     first, second = log.records
-    assert isinstance(first, Shown) and abs(first.ts - time.time()) < 60
+    assert isinstance(first, Shown) and abs(first.time - time.time()) < 60
     assert (first.request_id, first.user, first.release) == (answer["request_id"], "opaque", model.release)
-    assert first.items == tuple((item["id"], item["score"]) for item in answer["items"])
-    assert second == Event("0" * 32, "i1", "click", 12.0)
+    assert first.items == [ShownItem(id=item["id"], score=item["score"]) for item in answer["items"]]
+    assert second == Event(request_id="0" * 32, item_id="i1", event="click", ts=12.0, time=second.time)
     assert (stored.status_code, wrong.status_code) == (200, 422)
     assert ask(app_of(model), ("POST", "/v1/feedback", {}))[0].status_code == 404
     log.full = True
