@@ -19,7 +19,9 @@ from compress.likes.bench import golden_likes
 from compress.likes.rows import LikeData
 from compress.models.folder import load_array, read_json, write_json
 from compress.provenance import runtime_packages
+from compress.quantize.user_vector import with_user_vector
 from compress.stage import Inputs, RunOptions, StageConfig
+from compress.store import sealed_config
 from compress.task import valid_value
 from deploy.bundle import write_bundle
 from deploy.golden import Golden, record_case, record_text
@@ -76,6 +78,13 @@ def pack(config: PackConfig, inputs: Inputs, out: Path, options: RunOptions) -> 
         text_from = _text_folder(inputs, facts.get("text_space"))
         text_map = load_array(student, "text_map")
         text = _text_part(text_from, text_map, Path(scratch), files) if text_from and text_map is not None else None
+        if text is not None:
+            domain = sealed_config(inputs["data"]).get("domains", {}).get(config.domain, {})
+            text["template"] = domain.get("text")
+            # Cold items are scored outside of the graph, against the user's vector.
+            for name in [name for name in files if name.startswith("history.")]:
+                onnx.save(with_user_vector(onnx.load(_path(files, name))), Path(scratch) / name)
+                files[name] = Path(scratch) / name
         files[ITEMS] = inputs["data"] / "domains" / config.domain / "items.item"
         files[POPULAR] = canonical_json(_popular(inputs["baselines"], dataset))
         golden = _golden(config, dataset, files, graphs, facts, text)

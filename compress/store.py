@@ -157,6 +157,15 @@ def config_digest(config: StageConfig) -> str:
     return _sha256_json(config.model_dump(mode="json"))
 
 
+def sealed_config(folder: Path) -> dict[str, Any]:
+    """The config that a sealed folder was built with; empty where there is no seal."""
+    try:
+        config: dict[str, Any] = json.loads((folder / SEAL).read_text())["config"]
+    except FileNotFoundError:
+        return {}
+    return config
+
+
 def link_tree(source: Path, target: Path) -> None:
     """Hand a sealed folder on under another name, without its seal and without a copy of its bytes where links work."""
     for path in sorted(p for p in source.rglob("*") if p.is_file() and p.name != SEAL):

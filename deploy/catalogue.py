@@ -10,6 +10,7 @@ from deploy.errors import UsageError
 from deploy.manifest import shorten
 from deploy.tables import read_items
 
+TEXT = "text"
 Filter = Mapping[str, Sequence[str]]
 
 
@@ -28,7 +29,7 @@ class Catalogue:
         self.titles = ["", *titles]
         self.row_of = {item: row for row, item in enumerate(ids, start=1)}
         self._cells = dict(attributes)
-        self._separators = dict(list_separators)
+        self.list_separators = dict(list_separators)
         self._rows_by_value: dict[str, dict[str, list[int]]] = {}
         self._folded_titles: list[str] | None = None
 
@@ -36,6 +37,7 @@ class Catalogue:
     def read(cls, path: Path, list_separators: Mapping[str, str]) -> "Catalogue":
         """Read `items.item`. Raises UsageError."""
         items = read_items(path)
+        items.attributes.pop(TEXT, None)  # what the text encoder read: nothing to filter on, and most of the file
         return cls(items.ids, items.titles, items.attributes, list_separators)
 
     def __len__(self) -> int:
@@ -46,6 +48,27 @@ class Catalogue:
     def attributes(self) -> list[str]:
         """The attributes that a filter may name."""
         return sorted(self._cells)
+
+    def has(self, attribute: str) -> bool:
+        """Whether the items have the attribute."""
+        return attribute in self._cells
+
+    def cells_of(self, values: Mapping[str, Sequence[str]]) -> dict[str, str]:
+        """attribute -> values as attribute -> cell. Raises UsageError naming an attribute or a value that cannot be."""
+        cells = {}
+        for attribute, parts in values.items():
+            if not self.has(attribute):
+                raise UsageError(
+                    f"{attribute}: unknown attribute; the bundle has {self._known} (got {shorten(attribute)})"
+                )
+            separator = self.list_separators.get(attribute)
+            if separator is None and len(parts) != 1:
+                raise UsageError(f"{attribute}: one value is wanted (got {len(parts)})")
+            for part in parts:
+                if separator is not None and separator in part:
+                    raise UsageError(f"{attribute}: no value may hold {separator!r}, give a list (got {shorten(part)})")
+            cells[attribute] = (separator or "").join(parts)
+        return cells
 
     def split(self, ids: Iterable[str]) -> tuple[list[int], list[str]]:
         """The rows of the known ids, in order and with repeats, and the unknown ids."""
@@ -87,14 +110,17 @@ class Catalogue:
                     break
         return found
 
+    @property
+    def _known(self) -> str:
+        return ", ".join(self.attributes) or "none"
+
     def _index(self, attribute: str) -> dict[str, list[int]]:
         """value -> rows. Built on first use; two threads may build it twice, to the same result."""
         if attribute in self._rows_by_value:
             return self._rows_by_value[attribute]
         if attribute not in self._cells:
-            known = ", ".join(self.attributes) or "none"
-            raise UsageError(f"filter: unknown attribute; the bundle has {known} (got {shorten(attribute)})")
-        separator = self._separators.get(attribute)
+            raise UsageError(f"filter: unknown attribute; the bundle has {self._known} (got {shorten(attribute)})")
+        separator = self.list_separators.get(attribute)
         index: dict[str, list[int]] = {}
         for row, cell in enumerate(self._cells[attribute], start=1):
             for value in set(cell.split(separator)) if separator else (cell,):

@@ -15,11 +15,13 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
+    field_validator,
     model_serializer,
     model_validator,
 )
 
 from deploy.errors import GateError, UsageError
+from deploy.template import template_columns
 
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"
@@ -89,13 +91,26 @@ class Runtimes(Record):
 
 
 class TextModel(Record):
-    """The text encoder: item text -> vector of `dim` numbers."""
+    """The text encoder: item text -> vector of `dim` numbers. `template` makes the text from an item's columns; where
+    it is None, the text is the title."""
 
     graph: FileName
     precision: Precision
     tokenizer: FileName
     max_tokens: Count
     dim: Count
+    template: Annotated[str, Field(max_length=1000)] | None = None
+
+    @field_validator("template")
+    @classmethod
+    def _plain(cls, value: str | None) -> str | None:
+        if value is not None:
+            template_columns(value)
+        return value
+
+    @model_serializer(mode="wrap")
+    def _template_where_any(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_none(write(self), "template")
 
 
 class Model(Record):

@@ -61,12 +61,14 @@ def first_line(error: Exception) -> str:
 
 
 OUTPUTS = ("scores", "rows")
+USER_VECTOR = "user_vector"
+"""An output of history graphs beside which a text encoder ships: what cold items are scored against."""
 
 
 class _Bound(threading.local):
-    """A thread's inputs and outputs, for answers of one shape (batch, k)."""
+    """A thread's inputs and outputs, for answers of one shape (batch, k, whether with user vectors)."""
 
-    shape = (0, 0)
+    shape = (0, 0, False)
     binding: Any = None
 
 
@@ -85,6 +87,12 @@ class Ranker:
                 f"{graph.name}: must map history, exclude, k to scores, rows "
                 f"(got {', '.join(sorted(inputs))} to {', '.join(sorted(outputs))})"
             )
+        self._says_users = USER_VECTOR in outputs
+
+    @property
+    def says_users(self) -> bool:
+        """Whether the graph says user vectors."""
+        return self._says_users
 
     def rank(self, history: Rows, exclude: Rows, k: int) -> tuple[Scores, Rows]:
         """The k best rows of each history, best first.
@@ -93,26 +101,39 @@ class Ranker:
         k: at most the number of items. Row 0, the history and `exclude` score -inf.
         Returns scores float32 (batch, k) and rows int64 (batch, k).
         """
+        scores, rows = self._run(history, exclude, k, with_users=False)
+        return scores, rows
+
+    def rank_with_users(self, history: Rows, exclude: Rows, k: int) -> tuple[Scores, Rows, Scores]:
+        """As `rank`, and the user vectors float32 (batch, dim). Only of graphs that say them."""
+        scores, rows, users = self._run(history, exclude, k, with_users=True)
+        return scores, rows, users
+
+    def _run(self, history: Rows, exclude: Rows, k: int, with_users: bool) -> list[Any]:
         if self._one_by_one and len(history) > 1:
             starts = np.argmax(history > 0, axis=1)  # without the padding, which would move the scales too
-            parts = [self.rank(history[i : i + 1, starts[i] :], exclude[i : i + 1], k) for i in range(len(history))]
-            return np.concatenate([scores for scores, _ in parts]), np.concatenate([rows for _, rows in parts])
-        if self._bound.shape != (len(history), k):
-            self._bound.binding, self._bound.shape = self._bind(k), (len(history), k)
+            parts = [
+                self._run(history[i : i + 1, starts[i] :], exclude[i : i + 1], k, with_users)
+                for i in range(len(history))
+            ]
+            return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+        shape = (len(history), k, with_users)
+        if self._bound.shape != shape:
+            self._bound.binding, self._bound.shape = self._bind(k, with_users), shape
         binding = self._bound.binding
         binding.bind_cpu_input("history", history)
         binding.bind_cpu_input("exclude", exclude)
         self._session.run_with_iobinding(binding)
-        scores, rows = binding.copy_outputs_to_cpu()
-        return scores, rows
+        arrays: list[Any] = binding.copy_outputs_to_cpu()
+        return arrays
 
-    def _bind(self, k: int) -> Any:
+    def _bind(self, k: int, with_users: bool) -> Any:
         """Outputs of one shape that a thread's calls write to: allocated once, and 4 us less a call than `session.run`.
 
         ONNX Runtime keeps them bound with the shape of the first call.
         """
         binding = self._session.io_binding()
         binding.bind_cpu_input("k", np.array([k], np.int64))
-        for name in OUTPUTS:
+        for name in (*OUTPUTS, USER_VECTOR) if with_users else OUTPUTS:
             binding.bind_output(name)
         return binding

@@ -1,23 +1,26 @@
 """A verified bundle that answers: raw item ids in, raw item ids out. Torch-free."""
 
 import contextlib
+import copy
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field, RootModel
 
 from deploy.bundle import Bundle, open_bundle
 from deploy.catalogue import Catalogue, Filter
+from deploy.cold import ColdItems, ColdTable
 from deploy.errors import GateError, SlimrecError, UsageError
+from deploy.filters import Allowed, Filters
 from deploy.golden import Golden, check_cases, check_likes, check_text
+from deploy.journal import ItemJournal
 from deploy.likes import LikeScorer
-from deploy.manifest import GOLDEN, ITEMS, POPULAR, parse_record, shorten
-from deploy.ranker import CPU, Ranker, Rows, first_line
+from deploy.manifest import GOLDEN, ITEMS, POPULAR, parse_record, sha256_hex, shorten
+from deploy.ranker import CPU, Ranker, Rows, Scores, first_line
 from deploy.text import TextEncoder, Vectors
 
 
@@ -25,7 +28,7 @@ class Popular(RootModel[list[Annotated[int, Field(ge=1, strict=True)]]]):
     """`popular.json`: a JSON list of item rows, the most popular recently first."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen ones take four times as long to make, ten times a request
 class ScoredItem:
     """One answer. `score` is the model's (a dot product); None where recent popularity answered."""
 
@@ -55,32 +58,30 @@ class Recommender:
         spin: bool = True,
         providers: Sequence[str] = CPU,
         catalogue: Catalogue | None = None,
+        journal: ItemJournal | None = None,
     ) -> None:
-        """Open the parts of a verified bundle; `self_test` is the caller's next step. `catalogue`: the bundle's, where
-        it has been read already. Raises UsageError."""
+        """Open the parts of a verified bundle; `self_test` is the caller's next step.
+
+        providers: as in `load`. catalogue: the bundle's, where it has been read already. journal: where cold items are
+        kept; without one they are forgotten when the process ends. Raises UsageError.
+        """
         model = bundle.manifest.model
         self.bundle = bundle
-        self.precision = precision or model.default
-        self._threads = threads
-        if self.precision not in model.precisions:
-            known = ", ".join(sorted(model.precisions))
-            raise UsageError(f"precision: the bundle has {known} (got {self.precision})")
+        self._threads, self._spin, self._providers = threads, spin, providers
         self.catalogue = catalogue or Catalogue.read(bundle.path(ITEMS), bundle.manifest.list_separators)
         n_items = len(self.catalogue)
         if n_items != model.n_items:
             raise UsageError(f"{ITEMS}: must have {model.n_items} items, as the manifest says (got {n_items})")
+        self._filters = Filters(self.catalogue)
         self._popular = parse_record(Popular, bundle.read(POPULAR), POPULAR).root
         if len(set(self._popular)) != len(self._popular) or max(self._popular, default=0) > n_items:
             raise UsageError(f"{POPULAR}: must be different rows from 1 to {n_items}")
         self._golden = parse_record(Golden, bundle.read(GOLDEN), GOLDEN)
-        graph = bundle.path(model.precisions[self.precision])
-        self.ranker = Ranker(graph, threads=threads, spin=spin, providers=providers)
-        self._likes: LikeScorer | None = None
-        if model.likes is not None:
-            like = bundle.path(model.likes[self.precision])
-            self._likes = LikeScorer(like, threads=threads, spin=spin, providers=providers)
         self._text: TextEncoder | None = None
         self._text_lock = threading.Lock()
+        self._open_graphs(precision or model.default)
+        self.cold = self._cold_items(journal)
+        self._no_cold = ColdItems(self.catalogue, model.dim, encode=None).table
 
     @classmethod
     def load(
@@ -92,18 +93,63 @@ class Recommender:
         threads: int = 1,
         spin: bool = True,
         providers: Sequence[str] = CPU,
+        journal: ItemJournal | None = None,
     ) -> "Recommender":
         """Verify the bundle at `path` (folder or archive), open it and ask it its golden answers.
 
         key: the pinned public key's PEM file; None checks integrity only. precision: one of the manifest's, None takes
         its default. threads: of one request. spin: whether idle worker threads keep a core busy (lower latency).
-        providers: ONNX Runtime's, as `open_session` takes them.
+        providers: ONNX Runtime's, as `open_session` takes them. journal: see `Recommender`.
         Raises UsageError (unreadable, malformed) or GateError (digest, signature, golden answer).
         """
         bundle = open_bundle(path, key)
-        recommender = cls(bundle, precision=precision, threads=threads, spin=spin, providers=providers)
+        recommender = cls(bundle, precision=precision, threads=threads, spin=spin, providers=providers, journal=journal)
         recommender.self_test()
         return recommender
+
+    def with_precision(self, precision: str) -> Self:
+        """The same bundle answered by another of its graphs; all else is shared. Raises UsageError."""
+        other = copy.copy(self)
+        other._open_graphs(precision)
+        return other
+
+    @property
+    def golden_histories(self) -> list[list[str]]:
+        """The histories of the golden cases, oldest first."""
+        return [case.history for case in self._golden.cases]
+
+    @property
+    def says_likes(self) -> bool:
+        """Whether `like` answers: the bundle has a like graph."""
+        return self._likes is not None
+
+    def _open_graphs(self, precision: str) -> None:
+        model = self.bundle.manifest.model
+        if precision not in model.precisions:
+            known = ", ".join(sorted(model.precisions))
+            raise UsageError(f"precision: the bundle has {known} (got {precision})")
+        path, threads, spin, providers = self.bundle.path, self._threads, self._spin, self._providers
+        self.precision = precision
+        self.ranker = Ranker(path(model.precisions[precision]), threads=threads, spin=spin, providers=providers)
+        self._likes = None
+        if model.likes is not None:
+            like = path(model.likes[precision])
+            self._likes = LikeScorer(like, threads=threads, spin=spin, providers=providers)
+
+    def _cold_items(self, journal: ItemJournal | None) -> ColdItems:
+        model, files = self.bundle.manifest.model, self.bundle.manifest.files
+        text = model.text
+        if text is None or text.dim != model.dim or not self.ranker.says_users:
+            return ColdItems(self.catalogue, model.dim, encode=None)
+        parts = f"{files[text.graph].sha256} {files[text.tokenizer].sha256} {text.max_tokens}"
+        return ColdItems(
+            self.catalogue,
+            model.dim,
+            encode=self.text_vectors,
+            encoder=sha256_hex(parts.encode())[:16],
+            template=text.template,
+            journal=journal,
+        )
 
     @property
     def release(self) -> str:
@@ -119,8 +165,8 @@ class Recommender:
                 check_likes(self._golden, self.precision, self)
 
     def top(self, history: Sequence[str], k: int) -> tuple[list[str], list[float]]:
-        """The model's k best ids and scores; unlike `recommend`, a history without a known id is a UsageError."""
-        answer = self.recommend(history, k)
+        """The k best of the bundle's own items and their scores; a history without a known id is a UsageError."""
+        (answer,) = self._answers([history], k, None, None, self._no_cold)
         if answer.source != "model":
             raise UsageError(f"{GOLDEN}: a case's history has no item of {ITEMS}")
         return [item.id for item in answer.items], [float(item.score or 0.0) for item in answer.items]
@@ -146,39 +192,82 @@ class Recommender:
 
         excludes: further ids to leave out, one list per history. filter: attribute -> allowed values; an item must
         have one of them for every attribute. Unknown ids are skipped and named. The model reads the most recent
-        `max_history` items; a history without a known id gets the recently popular items. Raises UsageError where k
-        is below 1 or an attribute is unknown.
+        `max_history` items of the bundle; a history without one gets the recently popular items. Cold items are ranked
+        beside the others, and left out where they were seen; the model does not read them in a history. Raises
+        UsageError where k is below 1 or an attribute is unknown.
         """
+        return self._answers(histories, k, excludes, filter, self.cold.table)
+
+    def _answers(
+        self,
+        histories: Sequence[Sequence[str]],
+        k: int,
+        excludes: Sequence[Sequence[str]] | None,
+        filter: Filter | None,
+        cold: ColdTable,
+    ) -> list[Recommendation]:
         if k < 1:
             raise UsageError(f"k: must be at least 1 (got {k})")
-        k = min(k, len(self.catalogue))
         excludes = excludes if excludes is not None else [()] * len(histories)
         if len(excludes) != len(histories):
             raise UsageError(f"excludes: one list per history, {len(histories)}, is wanted (got {len(excludes)})")
-        allowed = self.catalogue.allowed(filter) if filter else None
+        allowed = self._filters.allowed(filter) if filter else None
         answers: list[Recommendation | None] = [None] * len(histories)
-        known: list[tuple[int, list[int], list[int], list[str]]] = []
+        asked: list[_Asked] = []
         for place, (history, exclude) in enumerate(zip(histories, excludes, strict=True)):
-            rows, unknown = self.catalogue.split(history)
-            left_out, unknown_left_out = self.catalogue.split(exclude)
+            rows, unknown = self._split(history, cold)
+            left_out, unknown_left_out = self._split(exclude, cold)
             unknown = list(dict.fromkeys(unknown + unknown_left_out))
-            if rows:
-                known.append((place, rows, rows + left_out, unknown))
+            read = [row for row in rows if row <= len(self.catalogue)] if len(cold) else rows
+            if read:
+                asked.append(_Asked(place, read, rows + left_out, unknown))
             else:
-                answers[place] = self._popular_items(k, left_out, unknown, allowed)
-        if known:
-            blocked = np.flatnonzero(~allowed) if allowed is not None else None
-            limit = self.bundle.manifest.model.max_history
-            scores, rows_out = self.ranker.rank(
-                _pad([rows[-limit:] for _, rows, _, _ in known]),
-                _pad([left_out for _, _, left_out, _ in known], blocked),
-                k,
-            )
-            for (place, _, _, unknown), row_scores, row_items in zip(
-                known, scores.tolist(), rows_out.tolist(), strict=True
-            ):
-                answers[place] = Recommendation(self._named(row_items, row_scores), unknown, "model")
+                answers[place] = self._popular_items(k, rows + left_out, unknown, allowed)
+        if asked:
+            ranked = self._ranked(asked, k, allowed, cold, filter)
+            for question, (scores, best) in zip(asked, ranked, strict=True):
+                answers[question.place] = Recommendation(self._named(best, scores, cold), question.unknown, "model")
         return [answer for answer in answers if answer is not None]
+
+    def _ranked(
+        self, asked: Sequence["_Asked"], k: int, allowed: Allowed | None, cold: ColdTable, filter: Filter | None
+    ) -> list[tuple[list[float], list[int]]]:
+        """(scores, rows) of each question, best first; what may not be shown scores -inf."""
+        n_items, limit = len(self.catalogue), self.bundle.manifest.model.max_history
+        history = _pad([question.read[-limit:] for question in asked])
+        left_out = [question.left_out for question in asked]
+        blocked = None if allowed is None else allowed.blocked
+        if not len(cold):
+            scores, rows = self.ranker.rank(history, _pad(left_out, blocked), min(k, n_items))
+            return list(zip(scores.tolist(), rows.tolist(), strict=True))
+        warm = [[row for row in rows if row <= n_items] for rows in left_out]
+        scores, rows, users = self.ranker.rank_with_users(history, _pad(warm, blocked), min(k, n_items))
+        cold_scores: Scores = users @ cold.vectors.T
+        if filter:
+            cold_scores[:, ~cold.catalogue.allowed(filter)[1:]] = -np.inf
+        for line, out in zip(cold_scores, left_out, strict=True):
+            line[[row - n_items - 1 for row in out if row > n_items]] = -np.inf
+        all_scores = np.concatenate([scores, cold_scores], axis=1)
+        cold_rows = np.broadcast_to(np.arange(n_items + 1, n_items + 1 + len(cold)), cold_scores.shape)
+        all_rows = np.concatenate([rows, cold_rows], axis=1)
+        best = np.argsort(-all_scores, axis=1, kind="stable")[:, :k]
+        return [(s[b].tolist(), r[b].tolist()) for s, r, b in zip(all_scores, all_rows, best, strict=True)]
+
+    def _split(self, ids: Sequence[str], cold: ColdTable) -> tuple[list[int], list[str]]:
+        """The rows of the known ids, cold items behind the bundle's own, and the unknown ids."""
+        rows, unknown = self.catalogue.split(ids)
+        if not len(cold) or not unknown:
+            return rows, unknown
+        more, unknown = cold.catalogue.split(unknown)
+        return rows + [len(self.catalogue) + row for row in more], unknown
+
+    def search(self, query: str, limit: int) -> list[tuple[str, str]]:
+        """(id, title) of items whose title contains `query` without regard to case, cold ones last."""
+        found: list[tuple[str, str]] = []
+        for catalogue in (self.catalogue, self.cold.table.catalogue):
+            rows = catalogue.search(query, limit - len(found)) if len(found) < limit else []
+            found += [(catalogue.ids[row], catalogue.titles[row]) for row in rows]
+        return found
 
     def like(
         self,
@@ -187,26 +276,37 @@ class Recommender:
         liked: Sequence[bool] | None = None,
         ratings: tuple[int, int] = (0, 0),
     ) -> float:
-        """The log-odds that a user with this rated history (item ids, oldest first) likes `item`.
+        """The log-odds that a user with this rated history (item ids, oldest first) likes `item`; see `likes`."""
+        return self.likes([item], history, liked, ratings)[0]
+
+    def likes(
+        self,
+        items: Sequence[str],
+        history: Sequence[str],
+        liked: Sequence[bool] | None = None,
+        ratings: tuple[int, int] = (0, 0),
+    ) -> list[float]:
+        """The log-odds that a user with this rated history (item ids, oldest first) likes each of `items`.
 
         liked: which of the history was liked, all of it by default. ratings: how many items the user is known to like
         and to dislike, as the model counted them when it was trained (like/dislike rows before the one asked). Unknown
         ids of the history are skipped, of the rest the most recent `max_history` are read. Raises UsageError where the
-        bundle says nothing of likes, has not the item, or `liked` is not as long as `history`.
+        bundle says nothing of likes, has not an item (cold ones neither), or `liked` is not as long as `history`.
         """
         if self._likes is None:
             raise UsageError(f"{self.bundle.manifest.name}: the bundle ranks, it does not say how likely a like is")
         marks = [True] * len(history) if liked is None else list(liked)
         if len(marks) != len(history):
             raise UsageError(f"liked: one mark per item of the history, {len(history)}, is wanted (got {len(marks)})")
-        (asked,) = self.rows_of([item])
-        if not asked:
-            raise UsageError(f"item: must be in {ITEMS} (got {shorten(item)})")
+        asked = self.rows_of(items)
+        if 0 in asked:
+            raise UsageError(f"items: must be in {ITEMS} (got {shorten(items[asked.index(0)])})")
         known = [pair for pair in zip(self.rows_of(history), marks, strict=True) if pair[0]]
         known = known[-self.bundle.manifest.model.max_history :] or [(0, False)]
-        rows, rated = (np.array([column]) for column in zip(*known, strict=True))
-        counts = np.array([ratings], np.int64)
-        return float(self._likes.logits(rows.astype(np.int64), rated.astype(bool), np.array([asked]), counts)[0])
+        rows, rated = (np.array([column]).repeat(len(asked), axis=0) for column in zip(*known, strict=True))
+        counts = np.array([ratings], np.int64).repeat(len(asked), axis=0)
+        logits = self._likes.logits(rows.astype(np.int64), rated.astype(bool), np.array(asked, np.int64), counts)
+        return [float(value) for value in logits]
 
     def text_vectors(self, texts: Sequence[str]) -> Vectors:
         """Item texts -> float32 (len(texts), dim) in the space of the item table.
@@ -231,28 +331,41 @@ class Recommender:
             check_text(self._golden.text, encoder.encode([self._golden.text.text])[0], self._golden.tolerance)
         return encoder
 
-    def _named(self, rows: list[int], scores: list[float]) -> list[ScoredItem]:
+    def _named(self, rows: list[int], scores: list[float], cold: ColdTable) -> list[ScoredItem]:
         ids, titles = self.catalogue.ids, self.catalogue.titles
-        masked = float("-inf")
-        return [
-            ScoredItem(ids[row], score, titles[row]) for row, score in zip(rows, scores, strict=True) if score != masked
-        ]
+        n_items, masked = len(self.catalogue), float("-inf")
+        named = []
+        for row, score in zip(rows, scores, strict=True):
+            if score == masked:
+                break
+            if row <= n_items:
+                named.append(ScoredItem(ids[row], score, titles[row]))
+            else:
+                row -= n_items
+                named.append(ScoredItem(cold.catalogue.ids[row], score, cold.catalogue.titles[row]))
+        return named
 
     def _popular_items(
-        self,
-        k: int,
-        left_out: list[int],
-        unknown: list[str],
-        allowed: npt.NDArray[np.bool_] | None,
+        self, k: int, left_out: list[int], unknown: list[str], allowed: Allowed | None
     ) -> Recommendation:
         skipped = set(left_out)
         items: list[ScoredItem] = []
         for row in self._popular:
-            if row not in skipped and (allowed is None or allowed[row]):
+            if row not in skipped and (allowed is None or allowed.mask[row]):
                 items.append(ScoredItem(self.catalogue.ids[row], None, self.catalogue.titles[row]))
                 if len(items) == k:
                     break
         return Recommendation(items, unknown, "popularity")
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A history that the model reads: the rows it is given, all that are left out, and where the answer goes."""
+
+    place: int
+    read: list[int]
+    left_out: list[int]
+    unknown: list[str]
 
 
 @contextlib.contextmanager
@@ -266,8 +379,10 @@ def _running(graph: str) -> Iterator[None]:
         raise GateError(f"{graph}: fails on its golden answers ({first_line(error)})") from error
 
 
-def _pad(lists: list[list[int]], extra: npt.NDArray[np.intp] | None = None) -> Rows:
+def _pad(lists: list[list[int]], extra: Rows | None = None) -> Rows:
     """Lists of rows -> int64 (len(lists), longest), left-padded with 0; `extra` is appended to each."""
+    if len(lists) == 1 and extra is None and lists[0]:
+        return np.array(lists, np.int64)
     width = max(map(len, lists))
     tail = 0 if extra is None else len(extra)
     out = np.zeros((len(lists), width + tail), np.int64)

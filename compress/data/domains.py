@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from string import Formatter
 from typing import Literal
 
 import numpy as np
@@ -13,6 +12,7 @@ from compress.data.few_shot import FewShot
 from compress.data.sources import Source
 from deploy.errors import UsageError
 from deploy.tables import ROLES, Interactions, Items
+from deploy.template import fill, one_line, template_columns
 
 
 class DomainConfig(BaseModel):
@@ -78,18 +78,6 @@ class Events:
         return np.repeat(np.arange(len(self.users)), np.diff(self.offsets))
 
 
-def template_columns(template: str) -> list[str]:
-    """The column names in a text template; raises ValueError where it is not plain `{column}` text."""
-    names = []
-    for _, name, spec, conversion in Formatter().parse(template):
-        if name is None:
-            continue
-        if not name or spec or conversion:
-            raise ValueError(f"a template holds plain {{column}} names (got {template!r})")
-        names.append(name)
-    return names
-
-
 def item_texts(where: str, template: str | None, items: Items, max_chars: int) -> list[str]:
     """One text per item: the title or the filled template, white space collapsed, cut at `max_chars`."""
     if template is None:
@@ -106,12 +94,8 @@ def item_texts(where: str, template: str | None, items: Items, max_chars: int) -
             raise UsageError(
                 f"{where}.text: unknown column {', '.join(unknown)}; columns: {', '.join(values)} (got {template!r})"
             )
-        parts = [(literal, name) for literal, name, _, _ in Formatter().parse(template)]
-        texts = [
-            "".join(literal + (values[name][row] if name is not None else "") for literal, name in parts)
-            for row in range(len(items))
-        ]
-    return [" ".join(text.split())[:max_chars] for text in texts]
+        texts = [fill(template, {name: values[name][row] for name in names}) for row in range(len(items))]
+    return [one_line(text)[:max_chars] for text in texts]
 
 
 def chosen_items(where: str, wanted: Mapping[str, tuple[str, ...]], separator: str, items: Items) -> NDArray[np.bool_]:

@@ -1,6 +1,7 @@
 """`slimrec serve`."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -13,8 +14,33 @@ from deploy.errors import UsageError
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes a free one.")
 @click.option("--key", type=click.Path(path_type=Path), metavar="PUB", help="Public key that must have signed it.")
 @click.option("--allow-unsigned", is_flag=True, help="Serve without checking a signature.")
+@click.option("--token-file", type=click.Path(path_type=Path), metavar="FILE", help="Callers must send this token.")
+@click.option("--allow-anonymous", is_flag=True, help="Listen beyond this machine without a token.")
+@click.option("--state", type=click.Path(path_type=Path), metavar="DIR", help="Where cold items are kept.")
+@click.option("--precision", help="Graph that answers; otherwise the fastest here that is no worse is measured.")
 @click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Of one request.")
-def serve(bundle: Path, host: str, port: int, key: Path | None, allow_unsigned: bool, threads: int) -> None:
+@click.option("--workers", type=click.IntRange(1, 256), help="Requests answered at once; one per core by default.")
+@click.option("--queue", type=click.IntRange(0, 10_000), default=64, show_default=True, help="Requests that may wait.")
+@click.option("--timeout", type=click.FloatRange(0.01, 600), default=5.0, show_default=True, help="Seconds, of one.")
+@click.option(
+    "--log", type=click.Choice(["text", "json"]), default="text", show_default=True, help="json: each request."
+)
+def serve(
+    bundle: Path,
+    host: str,
+    port: int,
+    key: Path | None,
+    allow_unsigned: bool,
+    token_file: Path | None,
+    allow_anonymous: bool,
+    state: Path | None,
+    precision: str | None,
+    threads: int,
+    workers: int | None,
+    queue: int,
+    timeout: float,
+    log: Literal["text", "json"],
+) -> None:
     """Verify BUNDLE, then answer POST /v1/recommend until stopped; / is a page to try it, /openapi.json the contract.
 
     \b
@@ -24,12 +50,29 @@ def serve(bundle: Path, host: str, port: int, key: Path | None, allow_unsigned: 
     if key is None and not allow_unsigned:
         raise UsageError("serve: pass --key PUB to pin the signer, or --allow-unsigned to serve without one")
     from deploy import server
+    from deploy.choice import fastest
+    from deploy.journal import ItemJournal
     from deploy.runtime import Recommender
+    from deploy.server.workers import cores
 
+    local = server.is_loopback(host)
+    if not local and token_file is None and not allow_anonymous:
+        raise UsageError(
+            f"serve: pass --token-file FILE to be reached from other machines, or --allow-anonymous (got host {host})"
+        )
+    token = None if token_file is None else server.read_token(token_file)
     server.exit_on_sigterm()
+    server.set_up_logs(log)
     # The port first: a busy one is known at once, a large bundle takes a while to verify.
     with server.listen(host, port) as listener:
-        recommender = Recommender.load(bundle, key, threads=threads, spin=False)
+        journal = None if state is None else ItemJournal(state)
+        if journal is not None and journal.damaged_lines:
+            click.echo(f"{state}: {journal.damaged_lines} damaged lines left out, the file as it was kept", err=True)
+        recommender = Recommender.load(bundle, key, precision=precision, threads=threads, spin=False, journal=journal)
+        if precision is None:
+            recommender = fastest(recommender)
         address = f"[{host}]" if ":" in host else host
         click.echo(f"serving {recommender.release} on http://{address}:{listener.getsockname()[1]}")
-        server.serve(recommender, listener)
+        life = server.Life()
+        options = server.Options(workers=workers or cores(), waiting=queue, seconds=timeout, token=token, local=local)
+        server.serve(server.create_app(lambda _user: recommender, options, life=life), listener, life)

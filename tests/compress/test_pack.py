@@ -14,8 +14,15 @@ import torch
 from compress.data.dataset import Dataset
 from compress.models.folder import load_array, load_sequence, read_json, write_json
 from compress.pack import PackConfig, bundled_graphs, fold_map, pack
+from compress.quantize.half import Half
+from compress.quantize.parts import HistoryPart
+from compress.quantize.quantizers import Int8Dynamic
+from compress.quantize.static import Int8Static
+from compress.quantize.user_vector import with_user_vector
 from deploy.bundle import verify_bundle
+from deploy.cold import NewItem
 from deploy.errors import GateError
+from deploy.ranker import Ranker
 from deploy.runtime import Recommender
 from deploy.signing import fingerprint, load_public, new_key
 from deploy.text import TextEncoder
@@ -90,6 +97,7 @@ def test_the_model_section_says_what_is_inside(student: Path, film_dataset: Data
         "tokenizer": "tokenizer.json",
         "max_tokens": 16,
         "dim": 8,
+        "template": "{movie_title}. {class}, {release_year}",  # as the data's seal has it
     }
 
 
@@ -140,6 +148,41 @@ def test_a_cold_items_text_lands_on_its_row_of_the_table(
     distance = np.linalg.norm(vectors[:, None] - table[None], axis=-1)
     assert np.array_equal(distance.argmin(1), np.arange(len(cold)))
     assert (distance.diagonal() < 0.5 * np.linalg.norm(table, axis=1)).all()
+
+
+def test_a_cold_item_is_scored_against_the_models_user_vector(
+    student: Path, film_inputs: dict[str, Path], film_dataset: Dataset
+) -> None:
+    recommender = Recommender.load(student / "bundle", precision="fp32")
+    model = load_sequence(film_inputs["prune/student:student:0"])
+    assert model is not None
+    text = film_dataset.texts[0]
+    assert recommender.cold.put(NewItem("new", "New", {}, text=text))
+    rows = film_dataset.cases("test").seen[4][-10:]
+    answer = recommender.recommend([film_dataset.item_ids[row - 1] for row in rows], k=film_dataset.n_items + 1)
+    user = model.user_vectors(torch.from_numpy(rows.astype(np.int64))[None]).detach().numpy()[0]
+    score = next(item.score for item in answer.items if item.id == "new")
+    assert score == pytest.approx(float(user @ recommender.text_vectors([text])[0]), rel=1e-4)
+
+
+@pytest.mark.parametrize("entry", [Half(), Int8Dynamic(), Int8Static()])
+def test_quantized_graphs_say_the_users_vector_too(
+    entry: Half | Int8Dynamic | Int8Static, film_inputs: dict[str, Path], film_dataset: Dataset, tmp_path: Path
+) -> None:
+    model = load_sequence(film_inputs["prune/student:student:0"])
+    assert model is not None
+    part = HistoryPart.of(model, film_dataset)
+    entry.history(part, tmp_path / "plain.onnx")
+    onnx.save(with_user_vector(onnx.load(tmp_path / "plain.onnx")), tmp_path / "with.onnx")
+    history, nothing = part.histories[:1], np.zeros((1, 1), np.int64)
+    scores, rows, users = Ranker(tmp_path / "with.onnx").rank_with_users(history, nothing, 5)
+    plain_scores, plain_rows = Ranker(tmp_path / "plain.onnx").rank(history, nothing, 5)
+    np.testing.assert_array_equal(rows, plain_rows)
+    # A CPU has no fp16: where it casts back and forth depends on what is asked for.
+    np.testing.assert_allclose(scores, plain_scores, rtol=1e-3 if isinstance(entry, Half) else 0.0)
+    expected = model.user_vectors(torch.from_numpy(history)).detach().numpy()
+    assert users.dtype == np.float32
+    np.testing.assert_allclose(users, expected, atol=0.05 * np.abs(expected).max())
 
 
 def test_folding_the_map_is_multiplying_by_it(

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from deploy.bundle import write_bundle
-from deploy.golden import Golden, GoldenCase, record_case, record_text
+from deploy.golden import Golden, GoldenCase, GoldenLike, record_case, record_text
 from deploy.manifest import canonical_json
 from deploy.ranker import Ranker
 from deploy.signing import new_key
@@ -66,6 +66,7 @@ def history_graph(table: npt.NDArray[np.float32]) -> bytes:
         helper.make_node("Expand", ["masked", "blocked_shape"], ["updates"]),
         helper.make_node("ScatterElements", ["item_scores", "blocked", "updates"], ["open_scores"], axis=1),
         helper.make_node("TopK", ["open_scores", "k"], ["scores", "rows"], axis=1),
+        helper.make_node("Identity", ["user"], ["user_vector"]),
     ]
     inputs = [
         helper.make_tensor_value_info("history", TensorProto.INT64, ["batch", "length"]),
@@ -75,6 +76,7 @@ def history_graph(table: npt.NDArray[np.float32]) -> bytes:
     outputs = [
         helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", "top"]),
         helper.make_tensor_value_info("rows", TensorProto.INT64, ["batch", "top"]),
+        helper.make_tensor_value_info("user_vector", TensorProto.FLOAT, ["batch", DIM]),
     ]
     return _model("history", nodes, inputs, outputs, constants)
 
@@ -136,6 +138,7 @@ def model_section() -> dict[str, object]:
             "tokenizer": "tokenizer.json",
             "max_tokens": 6,
             "dim": DIM,
+            "template": "{title} {genre}",
         },
     }
 
@@ -217,3 +220,74 @@ def golden(parts: dict[str, bytes]) -> dict[str, object]:
     """The parsed golden.json, a fresh copy for each session."""
     document: dict[str, object] = json.loads(parts["golden.json"])
     return document
+
+
+MakeRated = Callable[..., Path]
+
+
+def like_graph() -> bytes:
+    """logit = row asked / 10 + likes of the history - 100 * (known likes - known dislikes)."""
+    constants = {
+        "tenth": np.float32(0.1),
+        "hundred": np.float32(-100),
+        "axis1": np.array([1], np.int64),
+        "first": np.array(0, np.int64),
+        "second": np.array(1, np.int64),
+    }
+    cast, add = ("Cast", {"to": TensorProto.FLOAT}), "Add"
+    nodes = [
+        helper.make_node(cast[0], ["items"], ["row"], **cast[1]),
+        helper.make_node("Mul", ["row", "tenth"], ["tenths"]),
+        helper.make_node(cast[0], ["liked"], ["marks"], **cast[1]),
+        helper.make_node("ReduceSum", ["marks", "axis1"], ["likes"], keepdims=0),
+        helper.make_node(cast[0], ["ratings"], ["counts"], **cast[1]),
+        helper.make_node("Gather", ["counts", "first"], ["known_likes"], axis=1),
+        helper.make_node("Gather", ["counts", "second"], ["known_dislikes"], axis=1),
+        helper.make_node("Sub", ["known_likes", "known_dislikes"], ["known"]),
+        helper.make_node("Mul", ["known", "hundred"], ["hundreds"]),
+        helper.make_node(add, ["tenths", "likes"], ["both"]),
+        helper.make_node(add, ["both", "hundreds"], ["logits"]),
+    ]
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "likes",
+        [
+            info("history", TensorProto.INT64, ["b", "l"]),
+            info("liked", TensorProto.BOOL, ["b", "l"]),
+            info("items", TensorProto.INT64, ["b"]),
+            info("ratings", TensorProto.INT64, ["b", 2]),
+        ],
+        [info("logits", TensorProto.FLOAT, ["b"])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def recorded(logit: float = 1.3) -> GoldenLike:
+    """i3 after a liked i1 and a disliked i2, with 4 likes and 4 dislikes known: .3 + 1."""
+    return GoldenLike(
+        history=["i1", "i2"], liked=[True, False], item="i3", ratings=(4, 4), logits={"fp32": logit, "int8": logit}
+    )
+
+
+@pytest.fixture
+def rated(parts: dict[str, bytes], golden: dict[str, object], tiny: TinyBundle, tmp_path: Path) -> MakeRated:
+    """rated(likes of golden.json, the manifest's likes) -> a bundle's folder."""
+
+    def make(likes: list[GoldenLike] | None, graphs: dict[str, str] | None = None) -> Path:
+        answers = Golden.model_validate({**golden, "likes": likes})
+        files = {
+            **parts,
+            "like.fp32.onnx": like_graph(),
+            "like.int8.onnx": like_graph(),
+            "golden.json": canonical_json(answers.model_dump(mode="json")),
+        }
+        wanted = {"fp32": "like.fp32.onnx", "int8": "like.int8.onnx"} if graphs is None else graphs
+        model = json.loads((tiny.folder / "manifest.json").read_bytes())["model"]
+        write_bundle(files, tmp_path / "out", name="rated", model={**model, "likes": wanted})
+        return tmp_path / "out" / "bundle"
+
+    return make

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", re.ASCII)
 PRECISION = re.compile(r"[a-z0-9_]{1,32}", re.ASCII)
+TEMPLATE = re.compile(r"(?:[^{}]|\{\{|\}\}|\{[^{}!:]+\})*")
 LISTED = {"items.item", "popular.json", "golden.json", "evidence.json", "provenance.json", "sbom.cdx.json"}
 LISTED |= {"card.md", "licences.md"}
 MIB, GIB = 1 << 20, 1 << 30
@@ -162,7 +163,10 @@ def model(section: Any) -> tuple[set[str], set[str]]:
     tokenizer = set()
     if section["text"] is not None:
         encoder = section["text"]
-        members(encoder, {"dim", "graph", "max_tokens", "precision", "tokenizer"})
+        own = {"dim", "graph", "max_tokens", "precision", "tokenizer"}
+        members(encoder, own | ({"template"} if isinstance(encoder, dict) and "template" in encoder else set()))
+        if "template" in encoder:
+            must(len(text(encoder["template"])) <= 1000 and TEMPLATE.fullmatch(encoder["template"]), "template")
         must(PRECISION.fullmatch(text(encoder["precision"])), "precision")
         count(encoder["dim"]), count(encoder["max_tokens"])
         named += [encoder["graph"], encoder["tokenizer"]]
