@@ -49,6 +49,11 @@ class Serving(Generic[T]):
         """The one under way; `Shown.experiment` records its name."""
         return self._now.experiment
 
+    @property
+    def experiment_name(self) -> str | None:
+        """The name of the experiment under way."""
+        return None if self.experiment is None else self.experiment.name
+
     def model_for(self, user: str | None) -> T:
         """The model that answers `user`; None has the active release."""
         now = self._now

@@ -19,12 +19,14 @@ from starlette.types import Scope
 
 from deploy.cold import NewItem
 from deploy.errors import SlimrecError, UnavailableError
+from deploy.feedback.records import Event, Shown, ShownItem
 from deploy.manifest import shorten
-from deploy.runtime import Recommendation, Recommender
+from deploy.runtime import Recommendation
 from deploy.server import messages as m
-from deploy.server.feedback import Event, Feedback, Shown, ShownItem
+from deploy.server.feedback import Feedback
 from deploy.server.guard import Guard, Life
 from deploy.server.metrics import CONTENT_TYPE, ServerMetrics, render
+from deploy.server.models import Models
 from deploy.server.openapi import openapi
 from deploy.server.problems import (
     RequestError,
@@ -67,18 +69,18 @@ class Options:
 
 
 def create_app(
-    model_for: Callable[[str | None], Recommender],
+    models: Models,
     options: Options | None = None,
     feedback: Feedback | None = None,
     life: Life | None = None,
 ) -> Guard:
     """The ASGI application.
 
-    model_for: user (opaque, or None) -> the recommender that answers; each has passed its self-test. What
-    `model_for(None)` can do is what is offered. feedback: a log; without one there is no `/v1/feedback`.
+    models: the recommenders that answer; each has passed its self-test. What `model_for(None)` can do at the start is
+    what is offered. feedback: a log; without one there is no `/v1/feedback`, and no shadow is asked.
     """
     options, life = options or Options(), life or Life()
-    endpoints = Endpoints(model_for, options, feedback, life)
+    endpoints = Endpoints(models, options, feedback, life)
     app = Starlette(
         routes=endpoints.routes(),
         exception_handlers={
@@ -102,22 +104,18 @@ def create_app(
 class Endpoints:
     """What answers each path."""
 
-    def __init__(
-        self,
-        model_for: Callable[[str | None], Recommender],
-        options: Options,
-        feedback: Feedback | None,
-        life: Life,
-    ) -> None:
-        self._model_for, self._options, self._feedback, self._life = model_for, options, feedback, life
+    def __init__(self, models: Models, options: Options, feedback: Feedback | None, life: Life) -> None:
+        self._models, self._model_for = models, models.model_for
+        self._options, self._feedback, self._life = options, feedback, life
         self._workers = Workers(options.workers, options.waiting, options.seconds)
         self._document = lru_cache(maxsize=4)(openapi)
         self._paths: dict[object, str] = {}
+        self._shadows: set[asyncio.Future[None]] = set()
         self.metrics = ServerMetrics(
             taken=lambda: self._workers.taken,
             most=self._workers.most,
-            cold_items=lambda: len(model_for(None).cold.table),
-            release=lambda: model_for(None).release,
+            cold_items=lambda: len(models.model_for(None).cold.table),
+            release=lambda: models.model_for(None).release,
         )
 
     def routes(self) -> list[Route]:
@@ -166,6 +164,10 @@ class Endpoints:
         for one in found:
             self.metrics.answers.add(one.source)
             self.metrics.unknown.add(by=len(one.unknown))
+        if self._feedback is not None and any(self._models.shadow_for(one.user) for one in wanted):
+            asked = asyncio.ensure_future(self._workers.run(self._ask_shadows, wanted, ids))
+            self._shadows.add(asked)  # a task that nobody holds may be collected before it ends
+            asked.add_done_callback(self._shadow_done)
         return found
 
     def _recommend(self, wanted: Sequence[m.RecommendRequest], ids: Sequence[str]) -> list[m.RecommendResponse]:
@@ -187,11 +189,31 @@ class Endpoints:
                 self._show(found[place], wanted[place].user)
         return [found[place] for place in range(len(wanted))]
 
-    def _show(self, shown: m.RecommendResponse, user: str | None) -> None:
+    def _ask_shadows(self, wanted: Sequence[m.RecommendRequest], ids: Sequence[str]) -> None:
+        """In a worker, after the answer has gone."""
+        for one, request_id in zip(wanted, ids, strict=True):
+            shadow = self._models.shadow_for(one.user)
+            if shadow is not None:
+                found = shadow.recommend(one.history, one.k, one.exclude, one.filter)
+                self._show(_response(found, request_id, shadow.release), one.user, "shadow")
+
+    def _shadow_done(self, asked: "asyncio.Future[None]") -> None:
+        self._shadows.discard(asked)
+        if not asked.cancelled() and asked.exception() is not None:
+            self.metrics.unkept.add()
+
+    def _show(self, shown: m.RecommendResponse, user: str | None, role: Literal["answer", "shadow"] = "answer") -> None:
         if self._feedback is None:
             return
-        items = [ShownItem(id=item.id, score=item.score) for item in shown.items]
-        record = Shown(request_id=shown.request_id, user=user, release=shown.release, items=items, time=time.time())
+        record = Shown(
+            request_id=shown.request_id,
+            user=user,
+            release=shown.release,
+            items=[ShownItem(id=item.id, score=item.score) for item in shown.items],
+            time=time.time(),
+            experiment=self._models.experiment_name,
+            role=role,
+        )
         try:
             self._feedback.submit(record)
         except UnavailableError:  # an answer that cannot be learnt from is still an answer

@@ -12,9 +12,9 @@ import pytest
 from uvicorn.server import ServerState
 
 from deploy.errors import UnavailableError
+from deploy.feedback import Event, Shown, ShownItem
 from deploy.runtime import Recommender
-from deploy.server import Life, Options, create_app, process
-from deploy.server.feedback import Event, Shown, ShownItem
+from deploy.server import Life, OneModel, Options, create_app, process
 from tests.deploy.conftest import recorded
 from tests.deploy.serving import ask
 
@@ -28,7 +28,7 @@ def model(tiny):
 
 def app_of(model, **options):
     feedback, life = options.pop("feedback", None), options.pop("life", None)
-    return create_app(lambda _user: model, Options(workers=2, **options), feedback, life)
+    return create_app(OneModel(model), Options(workers=2, **options), feedback, life)
 
 
 class Log:

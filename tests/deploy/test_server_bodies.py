@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deploy.runtime import Recommender
-from deploy.server import Options, create_app
+from deploy.server import OneModel, Options, create_app
 from tests.deploy.serving import ask
 
 JSON = st.recursive(
@@ -34,7 +34,7 @@ def model(tiny):
 
 @pytest.fixture(scope="module")
 def app(model):
-    return create_app(lambda _user: model, Options(workers=1))
+    return create_app(OneModel(model), Options(workers=1))
 
 
 @checked
