@@ -16,6 +16,7 @@ from deploy.bundle import write_bundle
 from deploy.golden import Golden, GoldenCase, GoldenLike, record_case, record_text
 from deploy.manifest import canonical_json
 from deploy.ranker import Ranker
+from deploy.releases import Releases
 from deploy.signing import new_key
 from deploy.tables import write_items
 from deploy.text import TextEncoder
@@ -213,6 +214,16 @@ def write_tiny(parts: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory
 def tiny(write_tiny: WriteTiny) -> TinyBundle:
     """The tiny bundle, signed. Tests must not change it."""
     return write_tiny()
+
+
+@pytest.fixture
+def device(write_tiny: WriteTiny, tmp_path: Path) -> tuple[Releases, list[str]]:
+    """A releases folder with three releases, and their digests; the first is active."""
+    releases = Releases(tmp_path / "device", health=lambda _: None)
+    bundles = [write_tiny({"evidence.json": canonical_json({"version": number})}) for number in range(3)]
+    digests = [releases.install(bundle.archive, None).digest for bundle in bundles]
+    releases.activate(digests[0])
+    return releases, digests
 
 
 @pytest.fixture(scope="session")

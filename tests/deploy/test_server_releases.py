@@ -4,25 +4,12 @@ import signal
 import subprocess
 import time
 
-import pytest
-
 from deploy.feedback import Event, Shown, read
-from deploy.manifest import canonical_json
 from deploy.releases import Releases
 from deploy.releases.split import Experiment
 from tests.deploy.serving import ROOT, command, serving
 
 WITHIN_S = 30.0
-
-
-@pytest.fixture
-def device(write_tiny, tmp_path):
-    """A releases folder, and the digests of its two releases; the first is active."""
-    releases = Releases(tmp_path / "device", health=lambda _: None)
-    bundles = [write_tiny({"evidence.json": canonical_json({"version": number})}) for number in range(2)]
-    digests = [releases.install(bundle.archive, None).digest for bundle in bundles]
-    releases.activate(digests[0])
-    return releases, digests
 
 
 def answered(server, user=None):
@@ -42,7 +29,7 @@ def wait_for(server, digest, user=None):
 
 
 def test_an_update_a_rollback_and_an_experiment_need_no_restart(device):
-    releases, (first, second) = device
+    releases, (first, second, _) = device
     with serving(releases.root, "--allow-unsigned") as server:
         assert first[:12] in server.banner and answered(server)["release"].endswith(first[:12])
         releases.activate(second)
@@ -56,7 +43,7 @@ def test_an_update_a_rollback_and_an_experiment_need_no_restart(device):
 
 
 def test_what_is_shown_done_and_asked_of_a_shadow_is_in_the_log_when_the_server_has_stopped(device, tmp_path):
-    releases, (first, second) = device
+    releases, (first, second, _) = device
     releases.experiment(Experiment(name="november", shadows={second: 10_000}))
     log = tmp_path / "feedback"
     with serving(releases.root, "--allow-unsigned", "--feedback", log) as server:

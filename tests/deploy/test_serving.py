@@ -7,22 +7,11 @@ from collections import Counter
 import pytest
 
 from deploy.errors import GateError, UsageError
-from deploy.manifest import canonical_json
-from deploy.releases import Releases, Serving
+from deploy.releases import Serving
 from deploy.releases.split import Experiment
 from deploy.runtime import Recommender
 
 USERS = [f"u{number}" for number in range(200)]
-
-
-@pytest.fixture
-def device(write_tiny, tmp_path):
-    """A releases folder with three releases, and their digests; the first is active."""
-    releases = Releases(tmp_path / "device", health=lambda _: None)
-    bundles = [write_tiny({"evidence.json": canonical_json({"version": number})}) for number in range(3)]
-    digests = [releases.install(bundle.archive, None).digest for bundle in bundles]
-    releases.activate(digests[0])
-    return releases, digests
 
 
 def answering(serving, user=None):
