@@ -22,7 +22,7 @@ from deploy.bundle import Bundle, open_bundle
 from deploy.errors import GateError, SlimrecError, UsageError
 from deploy.golden import Golden, GoldenCase, record_case
 from deploy.manifest import (
-    EVIDENCE,
+    DOCUMENTS,
     GOLDEN,
     ITEMS,
     MANIFEST,
@@ -70,7 +70,8 @@ def _write(bundle: Bundle, n_items: int, out: Path, seed: int) -> Bundle:
     ids = [f"i{row}" for row in range(1, n_items + 1)]
     write_items(out / ITEMS, ids, [""] * n_items, {})
     (out / POPULAR).write_bytes(json.dumps(list(range(1, 1 + min(n_items, _POPULAR)))).encode())
-    (out / EVIDENCE).write_bytes(b"{}")
+    for document in DOCUMENTS - {POPULAR, GOLDEN}:
+        (out / document).write_bytes(b"{}")  # nothing is known of a made catalogue; all a bundle must have is there
     tolerance = parse_record(Golden, bundle.read(GOLDEN), GOLDEN).tolerance
     rankers = {precision: Ranker(out / file) for precision, file in model.precisions.items()}
     rng = np.random.default_rng(seed)
@@ -91,6 +92,8 @@ def _write(bundle: Bundle, n_items: int, out: Path, seed: int) -> Bundle:
     manifest = {
         "schema": 1,
         "name": bundle.manifest.name,
+        "runtime": bundle.manifest.runtime.model_dump(),
+        "list_separators": {},
         "model": {
             "n_items": n_items,
             "dim": model.dim,
