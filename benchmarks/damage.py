@@ -17,7 +17,7 @@ Way = Callable[[bytes, Random], bytes]
 
 OUTSIDE = (
     "../escaped",
-    "/tmp/escaped",
+    "/escaped",
     "a/../../escaped",
     "./escaped",
     "..",

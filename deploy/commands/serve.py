@@ -91,9 +91,6 @@ def serve(
             found = Recommender.load(bundle, key, precision=precision, threads=threads, spin=False, journal=journal)
             return fastest(found) if precision is None else found
 
-        def say(line: str) -> None:
-            click.echo(line, err=True)
-
         models = server.open_models(source, load)
         address = f"[{host}]" if ":" in host else host
         release = models.model_for(None).release
@@ -103,5 +100,5 @@ def serve(
         with ExitStack() as until_stopped:
             limits = Limits(max_bytes=feedback_mb << 20, retain_days=retain_days)
             log = None if feedback is None else until_stopped.enter_context(FeedbackLog(feedback, limits))
-            until_stopped.enter_context(server.following(models, say))
+            until_stopped.enter_context(server.following(models))
             server.serve(server.create_app(models, options, log, life), listener, life)

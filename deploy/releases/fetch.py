@@ -11,8 +11,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from http.client import HTTPResponse
+from http.client import HTTPMessage, HTTPResponse
 from pathlib import Path
+from typing import IO
 from urllib.parse import urlsplit
 
 from deploy import disk
@@ -169,8 +170,8 @@ def _check_room(partial: Partial, most: int) -> None:
 class WebRedirects(urllib.request.HTTPRedirectHandler):
     """Follows redirects over HTTP alone, and never from HTTPS to HTTP."""
 
-    def redirect_request(  # type: ignore[no-untyped-def]
-        self, req: urllib.request.Request, fp, code: int, msg: str, headers, newurl: str
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> urllib.request.Request | None:
         if not is_url(newurl) or (req.type == "https" and urlsplit(newurl).scheme != "https"):
             fp.close()

@@ -1,6 +1,7 @@
 """The HTTP contract around a recommender: one method per path."""
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from deploy.runtime import Recommendation
 from deploy.server import messages as m
 from deploy.server.feedback import Feedback
 from deploy.server.guard import Guard, Life
+from deploy.server.logs import say
 from deploy.server.metrics import CONTENT_TYPE, ServerMetrics, render
 from deploy.server.models import Models
 from deploy.server.openapi import openapi
@@ -199,8 +201,10 @@ class Endpoints:
 
     def _shadow_done(self, asked: "asyncio.Future[None]") -> None:
         self._shadows.discard(asked)
-        if not asked.cancelled() and asked.exception() is not None:
+        if not asked.cancelled() and (error := asked.exception()) is not None:
             self.metrics.unkept.add()
+            if not isinstance(error, UnavailableError):  # a full queue is no failure: a shadow comes after requests
+                say(logging.ERROR, "shadow failed", error=error)
 
     def _show(self, shown: m.RecommendResponse, user: str | None, role: Literal["answer", "shadow"] = "answer") -> None:
         if self._feedback is None:

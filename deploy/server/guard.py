@@ -114,7 +114,7 @@ class Guard:
             else:
                 headers = {"WWW-Authenticate": "Bearer"} if problem.status == 401 else {}
                 await problem_response(problem, headers | {"Connection": "close"})(scope, receive, send_marked)
-        except Exception as error:
+        except Exception as error:  # answered 500 inside; what is left is to say it, and to go on serving
             say(logging.ERROR, "failed", error=error, request_id=request_id)
         finally:
             self._count(scope, status, time.perf_counter() - start, request_id)

@@ -1,10 +1,13 @@
-"""Counters and latencies in Prometheus' text format (version 0.0.4). Written from the event loop alone: no locks.
+"""Counters and latencies in Prometheus' text format (version 0.0.4).
 
-What a client library would add here (registries, push, several processes) a device does not use.
+Counters are counted up by workers too, the rest by the event loop alone. What a client library would add here
+(registries, push, several processes) a device does not use.
 """
 
 import os
+import threading
 import time
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,7 +16,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
-class Metric:
+class Metric(ABC):
     """A name, a line of help, and the names of its labels."""
 
     kind = "counter"
@@ -21,9 +24,9 @@ class Metric:
     def __init__(self, name: str, help: str, labels: Sequence[str] = ()) -> None:
         self.name, self.help, self._labels = name, help, tuple(labels)
 
+    @abstractmethod
     def lines(self) -> Iterable[str]:
         """The samples."""
-        raise NotImplementedError
 
     def _line(self, suffix: str, labels: Sequence[tuple[str, str]], value: float) -> str:
         pairs = ",".join(f'{name}="{_escaped(text)}"' for name, text in labels)
@@ -36,9 +39,11 @@ class Counter(Metric):
     def __init__(self, name: str, help: str, labels: Sequence[str] = ()) -> None:
         super().__init__(name, help, labels)
         self._values: dict[tuple[str, ...], float] = {} if labels else {(): 0.0}
+        self._adding = threading.Lock()
 
     def add(self, *labels: str, by: float = 1.0) -> None:
-        self._values[labels] = self._values.get(labels, 0.0) + by
+        with self._adding:
+            self._values[labels] = self._values.get(labels, 0.0) + by
 
     def lines(self) -> Iterable[str]:
         for labels, value in self._values.items():
@@ -145,8 +150,11 @@ def process_metrics() -> list[Metric]:
     statm = Path("/proc/self/statm")
     if statm.exists():
         page = os.sysconf("SC_PAGE_SIZE")
-        read = lambda: float(int(statm.read_text().split()[1]) * page)  # noqa: E731
-        found.append(Gauge("process_resident_memory_bytes", "Memory in RAM.", read))
+
+        def resident() -> float:
+            return float(int(statm.read_text().split()[1]) * page)
+
+        found.append(Gauge("process_resident_memory_bytes", "Memory in RAM.", resident))
     return found
 
 

@@ -1,5 +1,6 @@
 """Which recommender answers whom: one bundle for all, or the releases of a folder."""
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import Protocol
 
 from deploy.releases.serving import Serving
 from deploy.runtime import Recommender
+from deploy.server.logs import say
 
 REFRESH_SECONDS = 1.0
 
@@ -51,8 +53,8 @@ def open_models(source: Path, load: Callable[[Path], Recommender]) -> OneModel |
 
 
 @contextmanager
-def following(models: OneModel | Serving[Recommender], say: Callable[[str], None]) -> Iterator[None]:
-    """Meanwhile take up changed releases within REFRESH_SECONDS; `say` hears one line of each change and problem."""
+def following(models: OneModel | Serving[Recommender]) -> Iterator[None]:
+    """Meanwhile take up changed releases within REFRESH_SECONDS; the log hears of each change and problem."""
     if isinstance(models, OneModel):
         yield
         return
@@ -62,12 +64,12 @@ def following(models: OneModel | Serving[Recommender], say: Callable[[str], None
         known: tuple[str, ...] = ()
         while True:
             for line in set(models.problems) - set(known):
-                say(f"release left out: {line}")
+                say(logging.WARNING, "release left out", why=line)
             known = models.problems
             if stopped.wait(REFRESH_SECONDS):
                 return
             if models.refresh():
-                say(f"serving {models.model_for(None).release}")
+                say(logging.INFO, "releases changed", active=models.model_for(None).release)
 
     thread = threading.Thread(target=follow, name="releases", daemon=True)
     thread.start()
