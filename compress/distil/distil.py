@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from benchmarks.accuracy import ndcg
-from compress.data.dataset import Dataset, domain_names
+from compress.data.dataset import Dataset
 from compress.distil.lists import ListwiseKL
 from compress.distil.losses import SequenceLosses, wanted_of_teachers
 from compress.distil.sequence import (
@@ -19,7 +19,8 @@ from compress.distil.sequence import (
 )
 from compress.distil.static import StaticStudent, distil_static
 from compress.distil.step import Teaching
-from compress.distil.text import TextDistillation, Texts, TextStudent, train_text
+from compress.distil.text import TextDistillation, TextStudent, train_text
+from compress.distil.texts import TextReader, item_texts
 from compress.models.encoder import ItemEncoder
 from compress.models.folder import load_text, write_model
 from compress.models.text import TextEncoder
@@ -54,14 +55,14 @@ def distil(config: DistilConfig, inputs: Inputs, out: Path, options: RunOptions)
         link_tree(teacher, out)
     elif isinstance(config.student, TextStudent):
         encoder = cut_layers(teacher_text(teacher), config.student.layers)
-        texts = catalogue_texts(inputs["data"], config.student.texts)
+        texts = item_texts(inputs["data"], config.student.texts, config.student.held_out)
         taught = TextDistillation(config.student.loss, encoder, teacher_text(teacher), texts)
         error = train_text(encoder, taught, config.student.training, rng, options, "distil text")
-        write_text(out, encoder, error, teacher, config.student.texts)
+        write_text(out, encoder, error, teacher, config.student)
     elif isinstance(config.student, StaticStudent):
-        texts = catalogue_texts(inputs["data"], config.student.texts)
-        table, error = distil_static(config.student, teacher_text(teacher), texts, rng, options)
-        write_text(out, table, error, teacher, config.student.texts)
+        texts = item_texts(inputs["data"], config.student.texts, config.student.held_out)
+        table, error = distil_static(config.student, teacher_text(teacher), texts, options)
+        write_text(out, table, error, teacher, config.student)
     elif task_of(inputs["data"]) == "likes":
         if config.student.nested or config.student.table_dim or not config.student.id_vectors:
             raise UsageError("distil.student: not for like/dislike rows: nested, table_dim, id_vectors: false")
@@ -101,9 +102,10 @@ def write_student(out: Path, student: StudentInTraining, dataset: Dataset, teach
     write_model(out, sequence=model, arrays=arrays, metrics=metrics, text_space=space, **facts)
 
 
-def write_text(out: Path, encoder: ItemEncoder, error: float, teacher: Path, texts: Texts) -> None:
-    metrics = {"unexplained_variance": error}
-    write_model(out, text=encoder, metrics=metrics, text_space=text_space(teacher), texts=texts)
+def write_text(out: Path, encoder: ItemEncoder, error: float, teacher: Path, reader: TextReader) -> None:
+    """A text encoder's model folder; what it read is among its facts, for the stages that train it further."""
+    metrics, read = {"unexplained_variance": error}, {"texts": reader.texts, "held_out": reader.held_out}
+    write_model(out, text=encoder, metrics=metrics, text_space=text_space(teacher), **read)
 
 
 def text_space(teacher: Path) -> str | None:
@@ -123,12 +125,3 @@ def cut_layers(encoder: TextEncoder, layers: int) -> TextEncoder:
     """Keep the first `layers` layers: the start of a text student."""
     encoder.keep_layers(range(min(layers, len(encoder.layers))))
     return encoder
-
-
-def catalogue_texts(data: Path, which: Texts) -> list[str]:
-    """The item texts of all domains, each once, sorted."""
-    found: set[str] = set()
-    for dataset in (Dataset.open(data, domain) for domain in domain_names(data)):
-        left_out = set(dataset.cold_items.tolist()) if which == "warm" else set()
-        found.update(text for row, text in enumerate(dataset.texts, start=1) if row not in left_out)
-    return sorted(found)

@@ -45,10 +45,19 @@ def mapped_rows(rows: Tensor, shares: Tensor, wanted: Tensor, strength: float) -
 
 
 def own_changes(shares: Tensor, left: Tensor, strength: float) -> Tensor:
-    """The d that minimises |shares d - left|² + penalty |d|², by conjugate gradients: memory stays that of the rows."""
+    """The d that minimises |shares d - left|² + penalty |d|², by conjugate gradients: memory stays that of the rows.
+
+    Solved for the tokens that some text has: those of no other have d = 0.
+    """
     penalty = strength * float(shares.values().square().sum()) / shares.shape[0]
+    (text, token), tokens = shares.indices(), shares.shape[1]
+    used, column = token.unique(return_inverse=True)
+    index = torch.stack([text, column])
+    shares = torch.sparse_coo_tensor(
+        index, shares.values(), (shares.shape[0], len(used)), check_invariants=True
+    ).coalesce()
     back = shares.t().coalesce()
-    change = torch.zeros(shares.shape[1], left.shape[1], dtype=left.dtype)
+    change = torch.zeros(len(used), left.shape[1], dtype=left.dtype)
     residual = torch.sparse.mm(back, left)
     direction, squares = residual.clone(), residual.square().sum()
     goal = squares * TOLERANCE**2
@@ -61,7 +70,7 @@ def own_changes(shares: Tensor, left: Tensor, strength: float) -> Tensor:
         residual -= step * product
         before, squares = squares, residual.square().sum()
         direction = residual + squares / before * direction
-    return change
+    return torch.zeros(tokens, left.shape[1], dtype=left.dtype).index_copy(0, used, change)
 
 
 def part(shares: Tensor, texts: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """The static student: one vector per token, distilled from the teacher's text encoder; a text is their mean."""
 
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -10,7 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from compress.distil.ridge import chosen_strengths, fitted, part, principal_axes
-from compress.distil.text import Texts
+from compress.distil.texts import ItemTexts, TextReader
 from compress.models.static import StaticEncoder, StaticShape
 from compress.models.text import TextEncoder
 from compress.stage import Entry, RunOptions, Shorthand, Skip
@@ -46,18 +45,17 @@ class Zipf(Entry):
 class Ridge(Entry):
     """Fit to the teacher's item vectors by ridge regression: an affine map of all rows, then each row's own change.
 
-    A token that no text has keeps the teacher's vector through the map. A share of the texts is held out: it chooses
-    both strengths, and the error reported is on it; the rows are then fitted to all texts.
+    A token that no text has keeps the teacher's vector through the map. The texts held out choose both strengths, and
+    the error reported is on them; the rows are then fitted to all texts.
     """
 
     name: Literal["ridge"] = "ridge"
-    held_out: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
 
 
 Weighting = Annotated[Sif | Zipf | Skip, Field(discriminator="name"), Shorthand]
 
 
-class StaticStudent(Entry):
+class StaticStudent(TextReader):
     """A token table. With `dim` it is cut to as many dimensions by PCA and a head leads back to the teacher's.
 
     Model2Vec (Tulkens and van Dongen 2024) has the start: each token alone through the encoder, PCA, weights by
@@ -68,29 +66,23 @@ class StaticStudent(Entry):
     dim: PositiveInt | None = None
     weighting: Weighting = Zipf()
     fit: Annotated[Ridge | Skip, Field(discriminator="name"), Shorthand] = Ridge()
-    texts: Texts = "warm"
 
 
 def distil_static(
-    student: StaticStudent,
-    teacher: TextEncoder,
-    texts: Sequence[str],
-    rng: np.random.Generator,
-    options: RunOptions,
+    student: StaticStudent, teacher: TextEncoder, texts: ItemTexts, options: RunOptions
 ) -> tuple[StaticEncoder, float]:
-    """The student, and 1 - its explained variance of the teacher's item vectors: on texts held out from the fit,
-    where there is one, else on all.
+    """The student, and 1 - its explained variance of the teacher's item vectors on the texts held out.
 
     Raises ValueError for fewer than two texts, UsageError for more dimensions than the teacher's.
     """
-    if len(texts) < 2:
-        raise ValueError(f"texts: at least two (got {len(texts)})")
+    if not texts.held_out:
+        raise ValueError(f"texts: at least two (got {len(texts.all)})")
     if student.dim is not None and student.dim > teacher.dim:
         raise UsageError(f"distil.student.dim: at most {teacher.dim}, the teacher's (got {student.dim})")
     teacher.to(device_of(options))
-    wanted = torch.from_numpy(teacher.encode(texts)).double()
+    wanted = torch.from_numpy(teacher.encode(texts.all)).double()
     variance = float(wanted.var(0, unbiased=False).mean())
-    ids, mask = teacher.tokenize(texts)
+    ids, mask = teacher.tokenize(texts.all)
     vocabulary = teacher.tokenizer.get_vocab_size()
     counts = np.bincount(ids[mask > 0].numpy(), minlength=vocabulary).astype(np.float64)
     rows = torch.from_numpy(token_vectors(teacher, vocabulary)).double()
@@ -99,21 +91,22 @@ def distil_static(
     shares = token_shares(ids, mask, vocabulary)
     shape = StaticShape(vocabulary=vocabulary, dim=teacher.dim, max_tokens=teacher.max_tokens, rank=student.dim)
     encoder = StaticEncoder(teacher.tokenizer, shape)
+    held_out = torch.arange(len(ids)) >= len(texts.read)
+
+    def error() -> float:
+        return unexplained(encoder, ids[held_out], mask[held_out], wanted[held_out], variance)
+
     if isinstance(student.fit, Ridge):
-        held_out = torch.zeros(len(texts), dtype=torch.bool)
-        held_out[torch.from_numpy(rng.permutation(len(texts))[: max(1, round(student.fit.held_out * len(texts)))])] = (
-            True
-        )
         strengths = chosen_strengths(rows, shares, wanted, held_out)
-        fill(encoder, fitted(rows, part(shares, ~held_out), wanted[~held_out], strengths), part(shares, ~held_out))
-        error = unexplained(encoder, ids[held_out], mask[held_out], wanted[held_out], variance)
-        what = f"{int(held_out.sum())} texts held out"
+        read = part(shares, ~held_out)
+        fill(encoder, fitted(rows, read, wanted[~held_out], strengths), read)
+        left = error()
         fill(encoder, fitted(rows, shares, wanted, strengths), shares)
     else:
         fill(encoder, rows, shares)
-        error, what = unexplained(encoder, ids, mask, wanted, variance), "all texts"
-    options.log(f"distil static: unexplained variance of the teacher's item vectors {error:.4f} on {what}")
-    return encoder, error
+        left = error()
+    options.log(f"distil static: unexplained variance of the teacher's item vectors {left:.4f} on texts held out")
+    return encoder, left
 
 
 def token_vectors(teacher: TextEncoder, vocabulary: int) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, SerializerFunctionWrapHa
 from torch import Tensor, nn
 
 from compress.distil.text_losses import TextLoss, TextLosses, TextStep, VectorMSE
+from compress.distil.texts import ItemTexts, TextReader
 from compress.models.embedding import FactorizedEmbedding
 from compress.models.states import text_states
 from compress.models.text import TextEncoder
@@ -27,19 +28,13 @@ class TextTraining(Entry):
     learning_rate: PositiveFloat = 5e-4
 
 
-Texts = Literal["warm", "all"]
-"""Whose texts a text student learns from. `warm`: cold items, which stand for those that are new on a device, are left
-out, so that what is measured on them is measured on texts nobody has read; `all`: every item that has a text."""
-
-
-class TextStudent(Entry):
+class TextStudent(TextReader):
     """The first `layers` layers of the teacher's LM with a head of its own."""
 
     name: Literal["text"] = "text"
     layers: PositiveInt = 2
     loss: TextLosses = (VectorMSE(),)
     training: TextTraining = TextTraining()
-    texts: Texts = "warm"
 
     @model_serializer(mode="wrap")
     def _only_what_differs(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
@@ -47,32 +42,35 @@ class TextStudent(Entry):
 
 
 class TextDistillation(nn.Module):
-    """Losses of one text student, their `heads`, and the teacher with its item vectors of all `texts`, made once.
+    """Losses of one text student, their `heads`, and the teacher with its item vectors of `texts`, made once.
 
     The states inside the teacher are computed anew at every step that needs them: they are as many numbers as all
     texts have tokens, layers and dimensions.
     """
 
     def __init__(
-        self, losses: Sequence[TextLoss], student: TextEncoder, teacher: TextEncoder, texts: Sequence[str]
+        self, losses: Sequence[TextLoss], student: TextEncoder, teacher: TextEncoder, texts: ItemTexts
     ) -> None:
         """Raises UsageError where a loss does not fit the two."""
         super().__init__()
         self.losses = tuple(losses)
         self._teacher = [teacher.requires_grad_(False)]  # in a list: no part of what is trained, saved or moved
         self.renew_heads(student)
-        self.wanted = teacher.encode(texts)
-        self.variance = float(torch.from_numpy(self.wanted).var(0, unbiased=False).mean())
+        self.wanted = teacher.encode(texts.read)
+        # where nothing is held out, what was read measures
+        self.unread = texts.held_out or texts.read
+        self.unread_wanted = teacher.encode(self.unread)
+        self.variance = float(torch.from_numpy(teacher.encode(texts.all)).var(0, unbiased=False).mean())
         self.needs_states = any(loss.needs_states for loss in losses)
-        self.texts = texts
+        self.texts = texts.read
 
     def renew_heads(self, student: TextEncoder) -> None:
         """Start the losses' heads anew: the student may have got another hidden width."""
         self.heads = nn.ModuleList(loss.head(student, self._teacher[0]) for loss in self.losses)
 
     def unexplained(self, student: TextEncoder) -> float:
-        """1 - explained variance of the teacher's item vectors."""
-        return float(np.square(student.encode(self.texts) - self.wanted).mean() / self.variance)
+        """1 - explained variance of the teacher's item vectors, on the texts held out."""
+        return float(np.square(student.encode(self.unread) - self.unread_wanted).mean() / self.variance)
 
     def epoch(
         self, student: TextEncoder, tokens: tuple[Tensor, Tensor], batch_size: int, rng: np.random.Generator
@@ -110,7 +108,7 @@ def train_text(
     what: str,
     start_competes: bool = False,
 ) -> float:
-    """Fit a student to its teacher's item vectors; returns 1 - explained variance on the texts, after training.
+    """Fit a student to its teacher's item vectors; returns 1 - explained variance on texts held out, after training.
 
     With `start_competes` the weights from before stay where training left more unexplained.
 
@@ -145,5 +143,5 @@ def train_text(
         options.log(f"{what}: training left {error:.4f} unexplained, the weights from before stay")
         student.load_state_dict(start)
         error = started
-    options.log(f"{what}: unexplained variance of the teacher's item vectors {error:.4f}")
+    options.log(f"{what}: unexplained variance of the teacher's item vectors {error:.4f} on texts held out")
     return error

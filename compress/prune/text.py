@@ -10,9 +10,10 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from compress.distil.distil import catalogue_texts, teacher_text, write_text
-from compress.distil.text import TextDistillation, Texts, TextTraining, train_text
+from compress.distil.distil import teacher_text, write_text
+from compress.distil.text import TextDistillation, TextTraining, train_text
 from compress.distil.text_losses import TextLosses, VectorMSE
+from compress.distil.texts import HELD_OUT, TextReader, item_texts
 from compress.models.folder import model_facts, read_json
 from compress.models.static import StaticEncoder
 from compress.models.text import TextEncoder
@@ -50,13 +51,13 @@ def prune_text(
     options: RunOptions,
 ) -> None:
     """data, mix, and the encoder of distil -> the pruned encoder's folder."""
-    which = _texts_learned_from(inputs)
-    texts = catalogue_texts(inputs["data"], which)
+    reader = _reader(inputs)
+    texts = item_texts(inputs["data"], reader.texts, reader.held_out)
     if structured.vocabulary:
-        report = prune_vocabulary(encoder, texts)
+        report = prune_vocabulary(encoder, texts.all)
         options.log(f"prune: vocabulary {report.before} -> {report.after} rows")
     taught = TextDistillation(structured.loss, encoder, teacher_text(inputs["mix"]), texts)
-    tokens = encoder.tokenize(texts)
+    tokens = encoder.tokenize(texts.read)
 
     def losses() -> Iterator[Tensor]:
         here = next(encoder.parameters()).device
@@ -70,13 +71,13 @@ def prune_text(
         if near:
             taught.renew_heads(encoder)
         error = train_text(encoder, taught, step.recovery, rng, options, f"recover text{what}", start_competes=near)
-    write_text(out, encoder, error, inputs["mix"], which)
+    write_text(out, encoder, error, inputs["mix"], reader)
 
 
-def _texts_learned_from(inputs: Inputs) -> Texts:
-    """Those of the student that is pruned; a teacher's LM has read all."""
-    which: Texts = model_facts(inputs["distil"]).get("texts", "all")
-    return which
+def _reader(inputs: Inputs) -> TextReader:
+    """What the student that is pruned has read; a teacher's LM has read all."""
+    facts = model_facts(inputs["distil"])
+    return TextReader(texts=facts.get("texts", "all"), held_out=facts.get("held_out", HELD_OUT))
 
 
 def _narrow(
@@ -100,9 +101,9 @@ def prune_static(
     encoder: StaticEncoder, structured: StructuredText, inputs: Inputs, out: Path, options: RunOptions
 ) -> None:
     """A token table has rows to lose and nothing else. The item texts keep their vectors, so nothing is to recover."""
-    which = _texts_learned_from(inputs)
+    reader = _reader(inputs)
     if structured.vocabulary:
-        report = prune_vocabulary(encoder, catalogue_texts(inputs["data"], which))
+        report = prune_vocabulary(encoder, item_texts(inputs["data"], reader.texts, reader.held_out).all)
         options.log(f"prune: vocabulary {report.before} -> {report.after} rows")
     error = read_json(inputs["distil"] / "metrics.json")["unexplained_variance"]
-    write_text(out, encoder, error, inputs["mix"], which)
+    write_text(out, encoder, error, inputs["mix"], reader)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from compress.data.dataset import Dataset
-from compress.distil.distil import DistilConfig, catalogue_texts, cut_layers, distil, teacher_text, text_space
+from compress.distil.distil import DistilConfig, cut_layers, distil, teacher_text, text_space
 from compress.distil.lists import ListwiseKL
 from compress.distil.sequence import (
     FoldedTable,
@@ -29,6 +29,7 @@ from compress.distil.sequence import (
 from compress.distil.step import Teaching
 from compress.distil.text import TextDistillation, TextTraining, train_text
 from compress.distil.text_losses import VectorMSE
+from compress.distil.texts import item_texts, parted
 from compress.models.folder import load_array, load_sequence, load_text, model_facts, read_json
 from compress.models.sequence import BlockShape, SequenceShape
 from compress.models.text import TextEncoder
@@ -274,34 +275,48 @@ def test_the_text_student_is_smaller_and_near_its_teacher(
     assert student is not None
     assert (len(student.layers), len(teacher.layers)) == (2, 3)
     assert student.dim == teacher.dim
-    texts = catalogue_texts(film_data, "warm")
-    wanted, got = teacher.encode(texts), student.encode(texts)
-    unexplained = float(((got - wanted) ** 2).mean() / wanted.var(0).mean())
+    texts = item_texts(film_data, "warm", 0.1)
+    wanted, got = teacher.encode(texts.held_out), student.encode(texts.held_out)
+    unexplained = float(((got - wanted) ** 2).mean() / teacher.encode(texts.all).var(0).mean())
     assert read_json(folder / "metrics.json")["unexplained_variance"] == pytest.approx(unexplained, rel=1e-4)
     assert unexplained < 0.5
     assert model_facts(folder)["text_space"] == text_space(film_teacher["target"])
 
 
-def test_catalogue_texts_are_those_of_all_domains_once_without_cold_items(film_data: Path) -> None:
+def test_item_texts_are_those_of_all_domains_once_without_cold_items(film_data: Path) -> None:
     domains = [Dataset.open(film_data, domain) for domain in ("source", "target")]
     texts = {text for dataset in domains for text in dataset.texts}
     cold = {dataset.texts[row - 1] for dataset in domains for row in dataset.cold_items}
-    assert catalogue_texts(film_data, "all") == sorted(texts)
-    assert catalogue_texts(film_data, "warm") == sorted(texts - cold) != sorted(texts)
+    assert sorted(item_texts(film_data, "all", 0.1).all) == sorted(texts)
+    assert sorted(item_texts(film_data, "warm", 0.1).all) == sorted(texts - cold) != sorted(texts)
+
+
+def test_the_same_texts_are_held_out_whoever_asks() -> None:
+    texts = [f"text {number}" for number in range(40)]
+    parts = parted(texts, 0.1)
+    assert (len(parts.read), len(parts.held_out)) == (36, 4)
+    assert not set(parts.read) & set(parts.held_out)
+    backwards = parted(texts[::-1], 0.1)
+    assert set(backwards.held_out) == set(parts.held_out)
+    assert set(parted(texts, 0.2).held_out) > set(parts.held_out)
+    assert len(parted(texts, 1e-9).held_out) == 1
+    assert parted(["alone"], 0.1).held_out == []
 
 
 def test_pruning_reads_the_texts_that_its_student_learned_from(film_inputs: dict[str, Path], film_data: Path) -> None:
     """Words that cold items alone have are rows that a new item's words have to do without."""
     pruned = load_text(film_inputs["prune/text_encoder:text:0"])
     assert pruned is not None
-    learned, words = (set(re.findall(r"\w+", " ".join(catalogue_texts(film_data, of)))) for of in ("warm", "all"))
+    learned, words = (set(re.findall(r"\w+", " ".join(item_texts(film_data, of, 0.1).all))) for of in ("warm", "all"))
     tokens = {word: len(pruned.tokenizer.encode(word, add_special_tokens=False).ids) for word in words}
     assert {word for word, count in tokens.items() if count == 1} == learned < words
 
 
 def test_train_text_without_epochs_only_measures(film_teacher: dict[str, Path], film_dataset: Dataset) -> None:
     encoder = teacher_text(film_teacher["target"])
-    taught = TextDistillation([VectorMSE()], encoder, teacher_text(film_teacher["target"]), film_dataset.texts)
+    taught = TextDistillation(
+        [VectorMSE()], encoder, teacher_text(film_teacher["target"]), parted(film_dataset.texts, 0.1)
+    )
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
     rng = np.random.default_rng(0)
     error = train_text(encoder, taught, TextTraining(epochs=0), rng, OPTIONS, "t")

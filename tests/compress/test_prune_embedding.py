@@ -10,6 +10,7 @@ from torch import nn
 
 from compress.distil.text import TextDistillation, TextTraining, train_text
 from compress.distil.text_losses import VectorMSE
+from compress.distil.texts import ItemTexts
 from compress.models.embedding import FactorizedEmbedding
 from compress.models.text import TextEncoder
 from compress.prune.embedding import factorize_embedding
@@ -74,7 +75,7 @@ def test_recovery_moves_the_map_and_no_word() -> None:
     words = student.words
     assert isinstance(words, FactorizedEmbedding)
     rows, widen = words.words.weight.detach().clone(), words.widen.weight.detach().clone()
-    taught = TextDistillation((VectorMSE(),), student, teacher, TEXTS)
+    taught = TextDistillation((VectorMSE(),), student, teacher, ItemTexts(TEXTS, []))
     before = float(np.square(student.encode(TEXTS) - taught.wanted).mean() / taught.variance)
     error = train_text(student, taught, TextTraining(epochs=20), np.random.default_rng(0), RunOptions(), "recover")
     assert error < before
