@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.accuracy import ndcg, paired_difference
-from benchmarks.result import Comparison, Model, Result, Role, TextEncoderRow
+from benchmarks.result import Comparison, Model, Result, Role, TextEncoderRow, TextKind
 
 Values = NDArray[np.float64]
 
@@ -22,6 +22,11 @@ class Got:
     value: float
     detail: str = ""
     holds: bool = True
+
+
+Kinds = tuple[TextKind, ...]
+READERS: Kinds = ("contextual", "language_model")
+TABLES: Kinds = ("static",)
 
 
 @dataclass(frozen=True)
@@ -57,9 +62,11 @@ class Measured:
         known = [ndcg(ranks, 10) for ranks in found if ranks is not None]
         return np.asarray(np.mean(known, axis=0), np.float64) if known and len(known) == len(found) else None
 
-    def encoder(self, kind: Literal["language_model", "static"]) -> list[TextEncoderRow]:
-        """The smallest text encoder of a kind that stands in the space of a ranker, one row a seed."""
-        rows = [row for row in self.result.text_encoders if row.kind == kind]
+    def encoder(self, kinds: Kinds) -> list[TextEncoderRow]:
+        """The smallest text encoder, of the first of these kinds there is, in the space of a ranker; one row a seed."""
+        every = self.result.text_encoders
+        kind = next((kind for kind in kinds if any(row.kind == kind for row in every)), None)
+        rows = [row for row in every if row.kind == kind]
         rows = [row for row in rows if row.ranked_by is not None] or rows
         smallest = min(rows, key=lambda row: row.size_bytes, default=None)
         if smallest is None:
@@ -143,31 +150,28 @@ def _times_faster(path: Literal["cached", "text"]) -> Callable[[Measured], Got |
     return read
 
 
-Kind = Literal["language_model", "static"]
-
-
 def _encoder_size(run: Measured) -> Got | None:
-    rows = run.encoder("language_model")
+    rows = run.encoder(READERS)
     return Got(rows[0].size_bytes / 1e6, rows[0].name) if rows else None
 
 
-def _encoder_share(kind: Kind) -> Callable[[Measured], Got | None]:
+def _encoder_share(kinds: Kinds) -> Callable[[Measured], Got | None]:
     """Of the cold items' NDCG@10 with the teacher's vectors, that with the encoder's; means over seeds."""
 
     def read(run: Measured) -> Got | None:
-        pairs = [(r.cold_items, r.cold_items_of_teacher) for r in run.encoder(kind)]
+        pairs = [(r.cold_items, r.cold_items_of_teacher) for r in run.encoder(kinds)]
         known = [(a.ndcg_10 or 0.0, b.ndcg_10 or 0.0) for a, b in pairs if a is not None and b is not None]
         if not known or not fmean(b for _, b in known):
             return None
         own, wanted = (fmean(values) for values in zip(*known, strict=True))
-        return Got(own / wanted, f"{own:.4f} / {wanted:.4f}, {run.encoder(kind)[0].name}")
+        return Got(own / wanted, f"{own:.4f} / {wanted:.4f}, {run.encoder(kinds)[0].name}")
 
     return read
 
 
-def _encoder_speed(kind: Kind) -> Callable[[Measured], Got | None]:
+def _encoder_speed(kinds: Kinds) -> Callable[[Measured], Got | None]:
     def read(run: Measured) -> Got | None:
-        row = next((r for r in run.encoder(kind) if r.ratio_to_teacher is not None), None)
+        row = next((r for r in run.encoder(kinds) if r.ratio_to_teacher is not None), None)
         return None if row is None or row.ratio_to_teacher is None else Got(row.ratio_to_teacher.median, row.name)
 
     return read
@@ -215,10 +219,10 @@ MEASURES: Mapping[str, Measure] = {
     "times faster than the teacher, cached": Measure(_times_faster("cached")),
     "times faster than the teacher, from texts": Measure(_times_faster("text")),
     "text encoder, MB": Measure(_encoder_size, at_most=True),
-    "text encoder, share of cold NDCG@10": Measure(_encoder_share("language_model")),
-    "text encoder, times faster than the LM": Measure(_encoder_speed("language_model")),
-    "static encoder, share of cold NDCG@10": Measure(_encoder_share("static")),
-    "static encoder, times faster than the LM": Measure(_encoder_speed("static")),
+    "text encoder, share of cold NDCG@10": Measure(_encoder_share(READERS)),
+    "text encoder, times faster than the LM": Measure(_encoder_speed(READERS)),
+    "static encoder, share of cold NDCG@10": Measure(_encoder_share(TABLES)),
+    "static encoder, times faster than the LM": Measure(_encoder_speed(TABLES)),
     "INT8 student, AUC": Measure(_likes("auc")),
     "INT8 student, UAUC": Measure(_likes("uauc")),
     "INT8 student, AUC lost to the teacher": Measure(_auc_lost, at_most=True),

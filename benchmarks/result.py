@@ -187,6 +187,9 @@ class Model(Record):
         return next(rows, None)
 
 
+TextKind = Literal["language_model", "contextual", "static"]
+
+
 class TextEncoderRow(Record):
     """What places an item that is only a text, in one precision: graph and tokenizer. Cold items are ranked in the full
     catalogue by the model `ranked_by`, with this encoder's vectors and with those of the teacher's language model."""
@@ -195,7 +198,7 @@ class TextEncoderRow(Record):
     variant: str
     seed: int
     precision: Precision
-    kind: Literal["language_model", "static"]
+    kind: TextKind
     size_bytes: int
     p50_ms: float | None = Field(default=None, description="of one text, one by one; the first seed's")
     ratio_to_teacher: Ratio | None = Field(default=None, description="against the teacher's text graph in fp32")

@@ -15,7 +15,7 @@ from benchmarks.measure import latency, speedup
 from compress.accuracy import DEPTH
 from compress.chain import Chain, gathered
 from compress.data.dataset import Dataset
-from compress.models.folder import is_static, load_array, load_sequence, model_facts, read_json
+from compress.models.folder import load_array, load_sequence, model_facts, read_json, text_kind
 from compress.models.sequence import SequenceModel
 from compress.stage import Inputs, RunOptions
 from compress.store import file_sha256
@@ -98,7 +98,7 @@ def text_rows(
             "variant": encoder.chain.variant,
             "seed": encoder.chain.seed,
             "precision": encoder.precision.split("_")[0],
-            "kind": "static" if is_static(models_of[encoder.chain]) else "language_model",
+            "kind": text_kind(models_of[encoder.chain]),
             "size_bytes": sum(file.stat().st_size for file in encoder.files),
             **ratios.get(encoder.name, {}),
         }

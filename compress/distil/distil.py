@@ -1,14 +1,17 @@
 """Stage `distil`."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from benchmarks.accuracy import ndcg
 from compress.data.dataset import Dataset
+from compress.distil.contextual import ContextualStudent, distil_contextual
 from compress.distil.lists import ListwiseKL
 from compress.distil.losses import SequenceLosses, wanted_of_teachers
 from compress.distil.sequence import (
@@ -20,7 +23,7 @@ from compress.distil.sequence import (
 from compress.distil.static import StaticStudent, distil_static
 from compress.distil.step import Teaching
 from compress.distil.text import TextDistillation, TextStudent, train_text
-from compress.distil.texts import TextReader, item_texts
+from compress.distil.texts import TextReader, item_texts, words_of
 from compress.models.encoder import ItemEncoder
 from compress.models.folder import load_text, write_model
 from compress.models.text import TextEncoder
@@ -30,7 +33,9 @@ from compress.task import task_of
 from compress.training import Training, seed_everything, validation_ranks
 from deploy.errors import UsageError
 
-Student = Annotated[SequenceStudent | TextStudent | StaticStudent | Skip, Field(discriminator="name"), Shorthand]
+Student = Annotated[
+    SequenceStudent | TextStudent | StaticStudent | ContextualStudent | Skip, Field(discriminator="name"), Shorthand
+]
 
 
 class DistilConfig(StageConfig):
@@ -53,16 +58,9 @@ def distil(config: DistilConfig, inputs: Inputs, out: Path, options: RunOptions)
     rng = seed_everything(config.seed, options)
     if isinstance(config.student, Skip):
         link_tree(teacher, out)
-    elif isinstance(config.student, TextStudent):
-        encoder = cut_layers(teacher_text(teacher), config.student.layers)
-        texts = item_texts(inputs["data"], config.student.texts, config.student.held_out)
-        taught = TextDistillation(config.student.loss, encoder, teacher_text(teacher), texts)
-        error = train_text(encoder, taught, config.student.training, rng, options, "distil text")
+    elif isinstance(config.student, TextReader):
+        encoder, error = distil_text(config.student, teacher_text(teacher), inputs["data"], rng, options)
         write_text(out, encoder, error, teacher, config.student)
-    elif isinstance(config.student, StaticStudent):
-        texts = item_texts(inputs["data"], config.student.texts, config.student.held_out)
-        table, error = distil_static(config.student, teacher_text(teacher), texts, options)
-        write_text(out, table, error, teacher, config.student)
     elif task_of(inputs["data"]) == "likes":
         if config.student.nested or config.student.table_dim or not config.student.id_vectors:
             raise UsageError("distil.student: not for like/dislike rows: nested, table_dim, id_vectors: false")
@@ -89,6 +87,21 @@ def distil(config: DistilConfig, inputs: Inputs, out: Path, options: RunOptions)
         write_student(out, student, dataset, teacher)
 
 
+def distil_text(
+    student: TextReader, teacher: TextEncoder, data: Path, rng: np.random.Generator, options: RunOptions
+) -> tuple[ItemEncoder, float]:
+    """A text encoder of the kind that `student` names, and its unexplained variance on the texts held out."""
+    texts = item_texts(data, student, words_of(teacher.tokenizer))
+    if isinstance(student, TextStudent):
+        encoder = cut_layers(deepcopy(teacher), student.layers)
+        taught = TextDistillation(student.loss, encoder, teacher, texts)
+        return encoder, train_text(encoder, taught, student.training, rng, options, "distil text")
+    if isinstance(student, ContextualStudent):
+        return distil_contextual(student, teacher, texts, rng, options)
+    assert isinstance(student, StaticStudent)
+    return distil_static(student, teacher, texts, options)
+
+
 def write_student(out: Path, student: StudentInTraining, dataset: Dataset, teacher: Path) -> None:
     """A sequence student's model folder, with its validation ranks and the map from text vectors to its item space."""
     model = student.folded()
@@ -104,8 +117,9 @@ def write_student(out: Path, student: StudentInTraining, dataset: Dataset, teach
 
 def write_text(out: Path, encoder: ItemEncoder, error: float, teacher: Path, reader: TextReader) -> None:
     """A text encoder's model folder; what it read is among its facts, for the stages that train it further."""
-    metrics, read = {"unexplained_variance": error}, {"texts": reader.texts, "held_out": reader.held_out}
-    write_model(out, text=encoder, metrics=metrics, text_space=text_space(teacher), **read)
+    metrics = {"unexplained_variance": error}
+    read = TextReader(texts=reader.texts, held_out=reader.held_out, made=reader.made).model_dump()
+    write_model(out, text=encoder, metrics=metrics, text_space=text_space(teacher), read=read)
 
 
 def text_space(teacher: Path) -> str | None:

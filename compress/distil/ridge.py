@@ -19,17 +19,29 @@ def fitted(rows: Tensor, shares: Tensor, wanted: Tensor, strengths: tuple[float,
     return mapped + own_changes(shares, left, strengths[1])
 
 
-def chosen_strengths(rows: Tensor, shares: Tensor, wanted: Tensor, held_out: Tensor) -> tuple[float, float]:
-    """The strengths that predict the texts held out, bool (texts,), best: the map's, then, given it, the changes'."""
+def chosen_map(rows: Tensor, shares: Tensor, wanted: Tensor, held_out: Tensor) -> float:
+    """The strength of the map's penalty that predicts the texts held out, bool (texts,), best."""
     known, others = part(shares, ~held_out), part(shares, held_out)
 
-    def error(found: Tensor) -> float:
+    def error(strength: float) -> float:
+        mapped = mapped_rows(rows, known, wanted[~held_out], strength)
+        return float((torch.sparse.mm(others, mapped) - wanted[held_out]).square().mean())
+
+    return min(STRENGTHS, key=error)
+
+
+def chosen_strengths(rows: Tensor, shares: Tensor, wanted: Tensor, held_out: Tensor) -> tuple[float, float]:
+    """The strengths that predict the texts held out best: the map's, then, given it, the changes'."""
+    known, others = part(shares, ~held_out), part(shares, held_out)
+    first = chosen_map(rows, shares, wanted, held_out)
+    mapped = mapped_rows(rows, known, wanted[~held_out], first)
+    left = wanted[~held_out] - torch.sparse.mm(known, mapped)
+
+    def error(strength: float) -> float:
+        found = mapped + own_changes(known, left, strength)
         return float((torch.sparse.mm(others, found) - wanted[held_out]).square().mean())
 
-    mapped = {s: mapped_rows(rows, known, wanted[~held_out], s) for s in STRENGTHS}
-    first = min(STRENGTHS, key=lambda s: error(mapped[s]))
-    left = wanted[~held_out] - torch.sparse.mm(known, mapped[first])
-    return first, min(STRENGTHS, key=lambda s: error(mapped[first] + own_changes(known, left, s)))
+    return first, min(STRENGTHS, key=error)
 
 
 def mapped_rows(rows: Tensor, shares: Tensor, wanted: Tensor, strength: float) -> Tensor:

@@ -1,5 +1,7 @@
 """The static student: one vector per token, distilled from the teacher's text encoder; a text is their mean."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
@@ -68,6 +70,54 @@ class StaticStudent(TextReader):
     fit: Annotated[Ridge | Skip, Field(discriminator="name"), Shorthand] = Ridge()
 
 
+@dataclass(frozen=True)
+class Start:
+    """Where a token table starts: its encoder, still empty, the rows (vocabulary, dim) and what they are fitted to, the
+    texts to learn from first, those held out behind them; `variance` is that of the item texts' vectors."""
+
+    encoder: StaticEncoder
+    rows: Tensor
+    shares: Tensor
+    wanted: Tensor
+    held_out: Tensor
+    variance: float
+
+    def read(self) -> tuple[Tensor, Tensor]:
+        """shares and wanted of the texts to learn from."""
+        return part(self.shares, ~self.held_out), self.wanted[~self.held_out]
+
+    def error(self) -> float:
+        """1 - explained variance, on the texts held out."""
+        return unexplained(self.encoder, part(self.shares, self.held_out), self.wanted[self.held_out], self.variance)
+
+
+def started(
+    shape: Callable[[int], StaticShape],
+    weighting: Weighting,
+    teacher: TextEncoder,
+    texts: ItemTexts,
+    options: RunOptions,
+) -> Start:
+    """The teacher's vectors of single tokens, weighted. `shape` is asked with the number of tokens. Raises ValueError
+    where no text is held out."""
+    if not texts.held_out:
+        raise ValueError(f"texts: at least two (got {len(texts.items)})")
+    teacher.to(device_of(options))
+    every = [*texts.learned, *texts.held_out]
+    wanted = torch.from_numpy(teacher.encode(every)).double()
+    ids, mask = teacher.tokenize(every)
+    vocabulary = teacher.tokenizer.get_vocab_size()
+    counts = np.bincount(ids[mask > 0].numpy(), minlength=vocabulary).astype(np.float64)
+    rows = torch.from_numpy(token_vectors(teacher, vocabulary)).double()
+    if not isinstance(weighting, Skip):
+        rows *= torch.from_numpy(weighting(counts))[:, None]
+    held_out = torch.arange(len(every)) >= len(texts.learned)
+    of_items = torch.cat([wanted[: len(texts.read)], wanted[held_out]])
+    variance = float(of_items.var(0, unbiased=False).mean())
+    encoder = StaticEncoder(teacher.tokenizer, shape(vocabulary))
+    return Start(encoder, rows, token_shares(ids, mask, vocabulary), wanted, held_out, variance)
+
+
 def distil_static(
     student: StaticStudent, teacher: TextEncoder, texts: ItemTexts, options: RunOptions
 ) -> tuple[StaticEncoder, float]:
@@ -75,38 +125,24 @@ def distil_static(
 
     Raises ValueError for fewer than two texts, UsageError for more dimensions than the teacher's.
     """
-    if not texts.held_out:
-        raise ValueError(f"texts: at least two (got {len(texts.all)})")
     if student.dim is not None and student.dim > teacher.dim:
         raise UsageError(f"distil.student.dim: at most {teacher.dim}, the teacher's (got {student.dim})")
-    teacher.to(device_of(options))
-    wanted = torch.from_numpy(teacher.encode(texts.all)).double()
-    variance = float(wanted.var(0, unbiased=False).mean())
-    ids, mask = teacher.tokenize(texts.all)
-    vocabulary = teacher.tokenizer.get_vocab_size()
-    counts = np.bincount(ids[mask > 0].numpy(), minlength=vocabulary).astype(np.float64)
-    rows = torch.from_numpy(token_vectors(teacher, vocabulary)).double()
-    if not isinstance(student.weighting, Skip):
-        rows *= torch.from_numpy(student.weighting(counts))[:, None]
-    shares = token_shares(ids, mask, vocabulary)
-    shape = StaticShape(vocabulary=vocabulary, dim=teacher.dim, max_tokens=teacher.max_tokens, rank=student.dim)
-    encoder = StaticEncoder(teacher.tokenizer, shape)
-    held_out = torch.arange(len(ids)) >= len(texts.read)
 
-    def error() -> float:
-        return unexplained(encoder, ids[held_out], mask[held_out], wanted[held_out], variance)
+    def shape(vocabulary: int) -> StaticShape:
+        return StaticShape(vocabulary=vocabulary, dim=teacher.dim, max_tokens=teacher.max_tokens, rank=student.dim)
 
+    start = started(shape, student.weighting, teacher, texts, options)
     if isinstance(student.fit, Ridge):
-        strengths = chosen_strengths(rows, shares, wanted, held_out)
-        read = part(shares, ~held_out)
-        fill(encoder, fitted(rows, read, wanted[~held_out], strengths), read)
-        left = error()
-        fill(encoder, fitted(rows, shares, wanted, strengths), shares)
+        shares, wanted = start.read()
+        strengths = chosen_strengths(start.rows, start.shares, start.wanted, start.held_out)
+        fill(start.encoder, fitted(start.rows, shares, wanted, strengths), shares)
+        left = start.error()
+        fill(start.encoder, fitted(start.rows, start.shares, start.wanted, strengths), start.shares)
     else:
-        fill(encoder, rows, shares)
-        left = error()
+        fill(start.encoder, start.rows, start.shares)
+        left = start.error()
     options.log(f"distil static: unexplained variance of the teacher's item vectors {left:.4f} on texts held out")
-    return encoder, left
+    return start.encoder, left
 
 
 def token_vectors(teacher: TextEncoder, vocabulary: int) -> NDArray[np.float32]:
@@ -141,7 +177,8 @@ def fill(encoder: StaticEncoder, rows: Tensor, shares: Tensor) -> None:
     encoder.eval()
 
 
-def unexplained(encoder: StaticEncoder, ids: Tensor, mask: Tensor, wanted: Tensor, variance: float) -> float:
-    """Mean squared error on the texts of these tokens, wanted (texts, dim), over `variance` (mean over dimensions)."""
-    found = torch.from_numpy(encoder.encode_tokens(ids, mask)).double()
+def unexplained(encoder: StaticEncoder, shares: Tensor, wanted: Tensor, variance: float) -> float:
+    """Mean squared error of texts by their shares, wanted (texts, dim), over `variance` (mean over dimensions)."""
+    with torch.no_grad():
+        found = encoder.head(torch.sparse.mm(shares, encoder.table.double()).float()).double()
     return float((found - wanted).square().mean()) / variance

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from compress.distil.text_losses import TextLoss, TextLosses, TextStep, VectorMSE
 from compress.distil.texts import ItemTexts, TextReader
-from compress.models.embedding import FactorizedEmbedding
+from compress.models.encoder import ItemEncoder
 from compress.models.states import text_states
 from compress.models.text import TextEncoder
 from compress.models.tokens import batches
@@ -49,31 +49,32 @@ class TextDistillation(nn.Module):
     """
 
     def __init__(
-        self, losses: Sequence[TextLoss], student: TextEncoder, teacher: TextEncoder, texts: ItemTexts
+        self, losses: Sequence[TextLoss], student: ItemEncoder, teacher: TextEncoder, texts: ItemTexts
     ) -> None:
         """Raises UsageError where a loss does not fit the two."""
         super().__init__()
         self.losses = tuple(losses)
         self._teacher = [teacher.requires_grad_(False)]  # in a list: no part of what is trained, saved or moved
         self.renew_heads(student)
-        self.wanted = teacher.encode(texts.read)
+        self.texts = texts.learned
+        self.wanted = teacher.encode(self.texts)
         # where nothing is held out, what was read measures
         self.unread = texts.held_out or texts.read
         self.unread_wanted = teacher.encode(self.unread)
-        self.variance = float(torch.from_numpy(teacher.encode(texts.all)).var(0, unbiased=False).mean())
+        of_items = np.concatenate([self.wanted[: len(texts.read)], self.unread_wanted[: len(texts.held_out)]])
+        self.variance = float(torch.from_numpy(of_items).var(0, unbiased=False).mean())
         self.needs_states = any(loss.needs_states for loss in losses)
-        self.texts = texts.read
 
-    def renew_heads(self, student: TextEncoder) -> None:
+    def renew_heads(self, student: ItemEncoder) -> None:
         """Start the losses' heads anew: the student may have got another hidden width."""
         self.heads = nn.ModuleList(loss.head(student, self._teacher[0]) for loss in self.losses)
 
-    def unexplained(self, student: TextEncoder) -> float:
+    def unexplained(self, student: ItemEncoder) -> float:
         """1 - explained variance of the teacher's item vectors, on the texts held out."""
         return float(np.square(student.encode(self.unread) - self.unread_wanted).mean() / self.variance)
 
     def epoch(
-        self, student: TextEncoder, tokens: tuple[Tensor, Tensor], batch_size: int, rng: np.random.Generator
+        self, student: ItemEncoder, tokens: tuple[Tensor, Tensor], batch_size: int, rng: np.random.Generator
     ) -> Iterator[Tensor]:
         """The losses of one epoch over shuffled texts; `tokens` are the student's ids and mask of all of them."""
         ids, mask = tokens
@@ -88,7 +89,7 @@ class TextDistillation(nn.Module):
             used = int(mask[index].sum(1).max())
             some, there = ids[index, :used], mask[index, :used]
             target = wanted[index].to(ids.device)
-            if self.needs_states:
+            if self.needs_states and isinstance(student, TextEncoder):
                 ours = text_states(student, some, there)
                 with torch.no_grad():
                     theirs = text_states(teacher, their_ids[index, :used].to(ids.device), there)
@@ -100,7 +101,7 @@ class TextDistillation(nn.Module):
 
 
 def train_text(
-    student: TextEncoder,
+    student: ItemEncoder,
     taught: TextDistillation,
     training: TextTraining,
     rng: np.random.Generator,
@@ -111,18 +112,13 @@ def train_text(
     """Fit a student to its teacher's item vectors; returns 1 - explained variance on texts held out, after training.
 
     With `start_competes` the weights from before stay where training left more unexplained.
-
-    The word embeddings stay: a cold item's words that no training text has must keep meaning what the teacher means.
-    Where they are in two factors, the map that widens them learns: it moves all words alike, those no text has too.
     """
     engine = accelerator(options)
     both = nn.ModuleList([student, taught]).to(engine.device)
     ids, mask = (t.to(engine.device) for t in student.tokenize(taught.texts))
     start, started = (deepcopy(student.state_dict()), taught.unexplained(student)) if start_competes else (None, 0.0)
     student.requires_grad_(False)
-    trained = [*student.layers.parameters(), *student.head.parameters(), *taught.parameters()]
-    if isinstance(student.words, FactorizedEmbedding):
-        trained.extend(student.words.widen.parameters())
+    trained = [*student.distilled(), *taught.parameters()]
     for parameter in trained:
         parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW(trained, lr=training.learning_rate)

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
+from compress.models.encoder import ItemEncoder
 from compress.models.family import additive
 from compress.models.states import TextStates
 from compress.models.text import TextEncoder
@@ -38,7 +39,7 @@ class TextLoss(Entry):
     def needs_states(self) -> bool:
         return True
 
-    def head(self, student: TextEncoder, teacher: TextEncoder) -> nn.Module:  # noqa: ARG002
+    def head(self, student: ItemEncoder, teacher: TextEncoder) -> nn.Module:  # noqa: ARG002
         """What is trained with the student for this loss alone and thrown away afterwards. Raises UsageError where the
         two do not fit."""
         return nn.Identity()
@@ -72,7 +73,9 @@ class HiddenStates(TextLoss):
 
     name: Literal["hidden_states"] = "hidden_states"
 
-    def head(self, student: TextEncoder, teacher: TextEncoder) -> nn.Module:
+    def head(self, student: ItemEncoder, teacher: TextEncoder) -> nn.Module:
+        if not isinstance(student, TextEncoder):
+            raise UsageError("hidden_states: the student must be a language model (got a token table)")
         same = nn.Linear(student.hidden_size, teacher.hidden_size, bias=False, device="meta")
         same.weight = nn.Parameter(torch.eye(teacher.hidden_size, student.hidden_size))
         return same
@@ -101,7 +104,7 @@ class AttentionRelations(TextLoss):
     relation_heads: PositiveInt = 12
     teacher_layer: PositiveInt | None = None  # counted from 1; by default the last
 
-    def head(self, student: TextEncoder, teacher: TextEncoder) -> nn.Module:
+    def head(self, student: ItemEncoder, teacher: TextEncoder) -> nn.Module:
         if self.teacher_layer is not None and self.teacher_layer > len(teacher.layers):
             raise UsageError(
                 f"attention_relations.teacher_layer: the teacher has {len(teacher.layers)} layers "

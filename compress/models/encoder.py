@@ -28,6 +28,10 @@ class ItemEncoder(nn.Module, ABC):
         """The longest text, in tokens; longer ones are cut."""
 
     @abstractmethod
+    def distilled(self) -> list[nn.Parameter]:
+        """The weights that learn when the encoder is a student."""
+
+    @abstractmethod
     def save(self, folder: Path) -> None:
         """Write the `text/` part of a model folder."""
 

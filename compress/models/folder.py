@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.result import TextKind
 from compress.models.encoder import ItemEncoder
 from compress.models.mix import Mix
 from compress.models.sequence import SequenceModel
@@ -48,14 +49,16 @@ def load_text(folder: Path) -> TextEncoder | None:
     return TextEncoder.load(folder / "text") if (folder / "text").exists() else None
 
 
-def is_static(folder: Path) -> bool:
-    """Whether the text part is a token table."""
-    return (folder / "text" / TABLE).exists()
+def text_kind(folder: Path) -> TextKind:
+    """What the text part is: a token table is static, with blocks over it contextual."""
+    if not (folder / "text" / TABLE).exists():
+        return "language_model"
+    return "contextual" if read_json(folder / "text" / "shapes.json").get("blocks") else "static"
 
 
 def load_item_encoder(folder: Path) -> TextEncoder | StaticEncoder | None:
     """The text part, whatever kind it is."""
-    if is_static(folder):
+    if text_kind(folder) != "language_model":
         return StaticEncoder.load(folder / "text")
     return load_text(folder)
 

@@ -87,6 +87,12 @@ class TextEncoder(ItemEncoder):
         else:
             self.lm.set_input_embeddings(table)
 
+    def distilled(self) -> list[nn.Parameter]:
+        """Layers and head. The word embeddings stay: a cold item's words that no text has must keep meaning what the
+        teacher means. Where they are in two factors, the map that widens them learns: it moves all words alike."""
+        widen = self.words.widen.parameters() if isinstance(self.words, FactorizedEmbedding) else ()
+        return [*self.layers.parameters(), *self.head.parameters(), *widen]
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """input_ids, attention_mask (batch, tokens) int64 -> item vectors (batch, dim)."""
         hidden = self.family.embed(self.lm, input_ids)

@@ -13,7 +13,7 @@ from torch import Tensor
 from compress.distil.distil import teacher_text, write_text
 from compress.distil.text import TextDistillation, TextTraining, train_text
 from compress.distil.text_losses import TextLosses, VectorMSE
-from compress.distil.texts import HELD_OUT, TextReader, item_texts
+from compress.distil.texts import TextReader, item_texts, words_of
 from compress.models.folder import model_facts, read_json
 from compress.models.static import StaticEncoder
 from compress.models.text import TextEncoder
@@ -52,12 +52,12 @@ def prune_text(
 ) -> None:
     """data, mix, and the encoder of distil -> the pruned encoder's folder."""
     reader = _reader(inputs)
-    texts = item_texts(inputs["data"], reader.texts, reader.held_out)
+    texts = item_texts(inputs["data"], reader, words_of(encoder.tokenizer))
     if structured.vocabulary:
-        report = prune_vocabulary(encoder, texts.all)
+        report = prune_vocabulary(encoder, texts.items)
         options.log(f"prune: vocabulary {report.before} -> {report.after} rows")
     taught = TextDistillation(structured.loss, encoder, teacher_text(inputs["mix"]), texts)
-    tokens = encoder.tokenize(texts.read)
+    tokens = encoder.tokenize(texts.learned)
 
     def losses() -> Iterator[Tensor]:
         here = next(encoder.parameters()).device
@@ -76,8 +76,7 @@ def prune_text(
 
 def _reader(inputs: Inputs) -> TextReader:
     """What the student that is pruned has read; a teacher's LM has read all."""
-    facts = model_facts(inputs["distil"])
-    return TextReader(texts=facts.get("texts", "all"), held_out=facts.get("held_out", HELD_OUT))
+    return TextReader.model_validate(model_facts(inputs["distil"]).get("read", {"texts": "all"}))
 
 
 def _narrow(
@@ -103,7 +102,7 @@ def prune_static(
     """A token table has rows to lose and nothing else. The item texts keep their vectors, so nothing is to recover."""
     reader = _reader(inputs)
     if structured.vocabulary:
-        report = prune_vocabulary(encoder, item_texts(inputs["data"], reader.texts, reader.held_out).all)
+        report = prune_vocabulary(encoder, item_texts(inputs["data"], reader, words_of(encoder.tokenizer)).items)
         options.log(f"prune: vocabulary {report.before} -> {report.after} rows")
     error = read_json(inputs["distil"] / "metrics.json")["unexplained_variance"]
     write_text(out, encoder, error, inputs["mix"], reader)

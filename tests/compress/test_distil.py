@@ -29,7 +29,7 @@ from compress.distil.sequence import (
 from compress.distil.step import Teaching
 from compress.distil.text import TextDistillation, TextTraining, train_text
 from compress.distil.text_losses import VectorMSE
-from compress.distil.texts import item_texts, parted
+from compress.distil.texts import TextReader, item_texts, parted
 from compress.models.folder import load_array, load_sequence, load_text, model_facts, read_json
 from compress.models.sequence import BlockShape, SequenceShape
 from compress.models.text import TextEncoder
@@ -275,9 +275,9 @@ def test_the_text_student_is_smaller_and_near_its_teacher(
     assert student is not None
     assert (len(student.layers), len(teacher.layers)) == (2, 3)
     assert student.dim == teacher.dim
-    texts = item_texts(film_data, "warm", 0.1)
+    texts = item_texts(film_data, TextReader())
     wanted, got = teacher.encode(texts.held_out), student.encode(texts.held_out)
-    unexplained = float(((got - wanted) ** 2).mean() / teacher.encode(texts.all).var(0).mean())
+    unexplained = float(((got - wanted) ** 2).mean() / teacher.encode(texts.items).var(0).mean())
     assert read_json(folder / "metrics.json")["unexplained_variance"] == pytest.approx(unexplained, rel=1e-4)
     assert unexplained < 0.5
     assert model_facts(folder)["text_space"] == text_space(film_teacher["target"])
@@ -287,8 +287,8 @@ def test_item_texts_are_those_of_all_domains_once_without_cold_items(film_data: 
     domains = [Dataset.open(film_data, domain) for domain in ("source", "target")]
     texts = {text for dataset in domains for text in dataset.texts}
     cold = {dataset.texts[row - 1] for dataset in domains for row in dataset.cold_items}
-    assert sorted(item_texts(film_data, "all", 0.1).all) == sorted(texts)
-    assert sorted(item_texts(film_data, "warm", 0.1).all) == sorted(texts - cold) != sorted(texts)
+    assert sorted(item_texts(film_data, TextReader(texts="all")).items) == sorted(texts)
+    assert sorted(item_texts(film_data, TextReader()).items) == sorted(texts - cold) != sorted(texts)
 
 
 def test_the_same_texts_are_held_out_whoever_asks() -> None:
@@ -307,7 +307,9 @@ def test_pruning_reads_the_texts_that_its_student_learned_from(film_inputs: dict
     """Words that cold items alone have are rows that a new item's words have to do without."""
     pruned = load_text(film_inputs["prune/text_encoder:text:0"])
     assert pruned is not None
-    learned, words = (set(re.findall(r"\w+", " ".join(item_texts(film_data, of, 0.1).all))) for of in ("warm", "all"))
+    learned, words = (
+        set(re.findall(r"\w+", " ".join(item_texts(film_data, TextReader(texts=of)).items))) for of in ("warm", "all")
+    )
     tokens = {word: len(pruned.tokenizer.encode(word, add_special_tokens=False).ids) for word in words}
     assert {word for word, count in tokens.items() if count == 1} == learned < words
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from compress.data.dataset import Dataset
 from compress.distil.distil import DistilConfig, distil, text_space
-from compress.distil.texts import item_texts
+from compress.distil.texts import TextReader, item_texts
 from compress.models.folder import load_array, load_sequence, load_text, model_facts, read_json, write_model
 from compress.models.sequence import SequenceModel
 from compress.models.text import TextEncoder
@@ -194,9 +194,9 @@ def test_a_text_encoder_loses_layers_heads_neurons_and_words_and_recovers(
         assert size(encoder.layers) == layer
         assert encoder.lm.config.vocab_size == encoder.tokenizer.get_vocab_size()
         assert encoder.dim == before.dim
-        teacher, texts = text_of(film_teacher["target"]), item_texts(film_data, "warm", 0.1)
+        teacher, texts = text_of(film_teacher["target"]), item_texts(film_data, TextReader())
         squares = (encoder.encode(texts.held_out) - teacher.encode(texts.held_out)) ** 2
-        unexplained = float(squares.mean() / teacher.encode(texts.all).var(0).mean())
+        unexplained = float(squares.mean() / teacher.encode(texts.items).var(0).mean())
         assert read_json(folder / "metrics.json")["unexplained_variance"] == pytest.approx(unexplained, rel=1e-3)
         assert model_facts(folder)["text_space"] == text_space(film_teacher["target"])
     errors = [read_json(folder / "metrics.json")["unexplained_variance"] for folder in (bare, recovered)]
@@ -235,7 +235,7 @@ def test_a_recovery_that_only_hurts_a_narrowed_encoder_changes_nothing(pruned: R
 def test_only_words_that_no_text_of_any_domain_uses_are_dropped(
     build: Run, film_data: Path, film_teacher: dict[str, Path], tmp_path: Path
 ) -> None:
-    texts, strange = item_texts(film_data, "warm", 0.1).all, ["zigzagging", "xylophones"]
+    texts, strange = item_texts(film_data, TextReader()).items, ["zigzagging", "xylophones"]
     encoder = RandomBert(layers=1)([*texts, *strange, *strange], 16, 0)
     encoder.head = nn.Linear(encoder.hidden_size, 16, bias=False)
     write_model(tmp_path, text=encoder)

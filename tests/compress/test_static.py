@@ -13,7 +13,7 @@ from torch import nn
 from compress.distil.distil import DistilConfig, distil, teacher_text, text_space
 from compress.distil.ridge import chosen_strengths, fitted, mapped_rows, own_changes, principal_axes
 from compress.distil.static import Sif, StaticStudent, Zipf, distil_static, token_shares, token_vectors
-from compress.distil.texts import item_texts, parted
+from compress.distil.texts import TextReader, item_texts, parted
 from compress.models.folder import load_item_encoder, model_facts, read_json
 from compress.models.static import StaticEncoder, StaticShape
 from compress.pack import fold_map
@@ -76,7 +76,11 @@ class TestEveryStaticStudent:
         assert torch.isfinite(encoder.table).all()
         assert sum(p.numel() for p in encoder.parameters()) < sum(p.numel() for p in teacher.parameters()) / 2
         space = text_space(film_teacher["target"])
-        assert model_facts(folder) == {"parts": ["text"], "text_space": space, "texts": "warm", "held_out": 0.1}
+        assert model_facts(folder) == {
+            "parts": ["text"],
+            "text_space": space,
+            "read": {"texts": "warm", "held_out": 0.1, "made": 0.0},
+        }
 
     def test_the_same_again(
         self, student: StaticStudent, made: Any, build: Run, film_data: Path, film_teacher: dict[str, Path]
@@ -89,7 +93,7 @@ class TestEveryStaticStudent:
     def test_pruning_drops_words_and_leaves_the_texts_their_vectors(
         self, student: StaticStudent, made: Any, film_data: Path
     ) -> None:
-        texts = item_texts(film_data, "warm", 0.1).all
+        texts = item_texts(film_data, TextReader()).items
         whole, small = (static_of(made(student)[stage]) for stage in ("distil", "prune"))
         np.testing.assert_allclose(small.encode(texts), whole.encode(texts), atol=1e-6)
         assert len(small.table) < len(whole.table)  # words of cold items alone
@@ -107,7 +111,7 @@ class TestEveryStaticStudent:
         assert set(facts["graphs"]["text"]) == {"fp32", "int8_dynamic"}
         assert (facts["max_tokens"], facts["text_dim"]) == (16, encoder.dim)
         served = TextEncoder(folder / facts["graphs"]["text"]["fp32"], folder / "tokenizer.json", facts["max_tokens"])
-        texts = [*item_texts(film_data, "warm", 0.1).all[:9], "never heard of", ""]
+        texts = [*item_texts(film_data, TextReader()).items[:9], "never heard of", ""]
         np.testing.assert_allclose(served.encode(texts), encoder.encode(texts), atol=1e-5)
         assert read_json(folder / "parity.json")["text.int8_dynamic.onnx"]["centred_cosine"] > 0.9
         text_map = np.random.default_rng(0).normal(size=(encoder.dim, 3)).astype(np.float32)
@@ -127,7 +131,7 @@ def test_fitted_it_is_nearer_than_it_started_and_the_error_is_of_texts_it_has_no
         s: read_json(made(s)["distil"] / "metrics.json")["unexplained_variance"] for s in (STUDENTS[0], STUDENTS[4])
     }
     assert errors[STUDENTS[0]] < 0.5 < errors[STUDENTS[4]]
-    texts = item_texts(film_data, "warm", 0.1).all
+    texts = item_texts(film_data, TextReader()).items
     wanted, got = (
         e.encode(texts) for e in (teacher_text(film_teacher["target"]), static_of(made(STUDENTS[0])["distil"]))
     )
