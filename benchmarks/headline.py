@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.result import Comparison, Model, Result
+from benchmarks.result import Model, Result
 from benchmarks.tables import RESULTS, times
 
 README = Path(__file__).parents[1] / "README.md"
@@ -16,7 +16,6 @@ SHOWN = {
     "movielens": "MovieLens-100k, the full catalogue, one domain",
 }
 BLOCK = re.compile(r"(?<=<!-- table -->\n).*?(?=<!-- /table -->)", re.DOTALL)
-WORDS = {"tie": "ties with", "better": "is above", "worse": "is below"}
 
 
 def main() -> None:
@@ -51,7 +50,7 @@ def headline(name: str, result: Result) -> str:
         own = shipped is not None and first.variant == shipped.variant
         if first.precision == "fp32" or own:
             lines.append(_row(models, result))
-    lines += ["", *(f"- {_sentence(found)}" for found in result.comparisons if "int8" not in found.a), _machine(result)]
+    lines += ["", *(f"- {one.sentence}" for one in result.comparisons if "int8" not in one.a), _machine(result)]
     return "\n".join(lines) + "\n"
 
 
@@ -78,11 +77,6 @@ def _row(models: list[Model], result: Result) -> str:
         times(row, "ratio_to_teacher_text"),
     ]
     return "| " + " | ".join(cells) + " |"
-
-
-def _sentence(found: Comparison) -> str:
-    low, high = found.ci95
-    return f"{found.a} {WORDS[found.verdict]} {found.b}: {found.difference:+.4f} [{low:+.4f}, {high:+.4f}]"
 
 
 def _machine(result: Result) -> str:

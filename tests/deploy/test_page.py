@@ -1,15 +1,14 @@
 """The page in a real browser. Skips where playwright or Chromium is not installed."""
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
 
+from tests.browser import CHROMIUM, needs_chromium
 from tests.deploy.serving import serving
 
 sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+pytestmark = needs_chromium
 
 
 @pytest.fixture(params=[(1100, 900), (360, 740)], ids=["desk", "phone"])
