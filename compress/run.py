@@ -8,6 +8,7 @@ from pathlib import Path
 from benchmarks.result import Result
 from compress.pipeline import STAGES, Run
 from compress.recipe_file import load_recipe
+from compress.report.extras import beside
 from compress.report.page import write_report
 from compress.results import assemble
 from compress.stage import RunOptions
@@ -41,7 +42,7 @@ def run(
     result = assemble(parsed, done)
     _replace(out / "result.json", lambda path: path.write_text(result.to_json(indent=1) + "\n"))
     _place_search(result, out)
-    _replace(out / "report.html", lambda path: write_report(result, path))
+    _replace(out / "report.html", lambda path: write_report(result, path, beside(result)))
     evidence = done.artifacts["bench", None].path / EVIDENCE[metric_of(done.artifacts["data", None].path)]
     _replace(out / evidence.name, lambda path: shutil.copyfile(evidence, path))
     _place_bundle(done, out)

@@ -6,7 +6,7 @@ import click
 from pydantic import ValidationError
 
 from benchmarks.result import Result
-from compress.report.extras import Extras, read_bench, read_peers
+from compress.report.extras import Extras, beside, read_bench, read_peers
 from compress.report.page import write_report
 from deploy.errors import UsageError
 
@@ -16,7 +16,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.command("report")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--bench", type=FILE, multiple=True, help="What `slimrec bench --json` printed: the roofline.")
-@click.option("--peers", type=FILE, help="What `make bench-peers` wrote of the same data.")
+@click.option("--peers", type=FILE, help="What `make bench-peers` wrote.  [default: the committed file of the recipe]")
 @click.option("--out", type=FILE, help="The page.  [default: report.html beside the result]")
 def report(run: Path, bench: tuple[Path, ...], peers: Path | None, out: Path | None) -> None:
     """Write report.html anew from RUN, the folder of a run or its result.json: one file that needs no network.
@@ -27,7 +27,8 @@ def report(run: Path, bench: tuple[Path, ...], peers: Path | None, out: Path | N
     """
     path = run / "result.json" if run.is_dir() else run
     result = _result(path)
-    extras = Extras([one for file in bench for one in read_bench(file)], read_peers(peers) if peers else ())
+    rows = read_peers(peers, result) if peers else beside(result).peers
+    extras = Extras([one for file in bench for one in read_bench(file)], rows)
     page = out or path.with_name("report.html")
     try:
         write_report(result, page, extras)

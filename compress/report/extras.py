@@ -1,14 +1,14 @@
 """What was measured beside a run: the bundle on a device (`slimrec bench --json`), peers on the same data."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from benchmarks.bench.record import BenchResult
-from benchmarks.result import Record
+from benchmarks.result import Dataset, Metrics, NotMeasured, Record, Result
+from benchmarks.tables import RESULTS
 from deploy.errors import UsageError
 
 
@@ -23,6 +23,7 @@ class PeerRow(Record):
     install_mb: float | None = Field(default=None, description="of the environment that answers")
     rss_mb: float | None = None
     cold_s: float | None = Field(default=None, description="process start to first answer")
+    not_measured: list[NotMeasured] = Field(default=[])
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,13 @@ class Extras:
 
     bench: Sequence[BenchResult] = ()
     peers: Sequence[PeerRow] = ()
+
+
+def beside(result: Result) -> Extras:
+    """What is committed of the recipe's peers, where it was measured on the same data."""
+    path = RESULTS / f"peers-{Path(result.recipe).stem}.json"
+    rows = _recorded(path) if path.is_file() else []
+    return Extras(peers=[row.shown() for row in rows if row.dataset == result.dataset])
 
 
 def read_bench(path: Path) -> list[BenchResult]:
@@ -42,16 +50,59 @@ def read_bench(path: Path) -> list[BenchResult]:
         raise UsageError(f"--bench: not what `slimrec bench --json` prints ({_first(error)}; got {path})") from None
 
 
-def read_peers(path: Path) -> list[PeerRow]:
-    """A JSON list of rows, or an object that holds one under `rows`. Raises UsageError."""
+def read_peers(path: Path, result: Result) -> list[PeerRow]:
+    """What `make bench-peers` wrote. Raises UsageError, too where it is of other data than `result`."""
+    rows = _recorded(path)
+    others = {row.dataset.name for row in rows if row.dataset != result.dataset}
+    if others:
+        raise UsageError(f"--peers: measured on other data than this run, {', '.join(sorted(others))} (got {path})")
+    return [row.shown() for row in rows]
+
+
+class _Serving(BaseModel):
+    p50_ms: float
+
+
+class _Fresh(BaseModel):
+    cold_start_ms: float
+    rss_mb: float
+
+
+class _Recorded(BaseModel):
+    """What the page takes of a row of `peers-RECIPE.json`, which has more."""
+
+    name: str
+    dataset: Dataset
+    packages: dict[str, str] = {}
+    environment_mb: float | None = None
+    test: Metrics | None = None
+    latency: _Serving | None = None
+    fresh: _Fresh | None = None
+    size_bytes: int | None = None
+    not_measured: list[NotMeasured] = []
+
+    def shown(self) -> PeerRow:
+        """Its version is that of the distribution whose name the row's begins with."""
+        words = [self.name, *(self.name[:at] for at, letter in enumerate(self.name) if letter in " -_")]
+        versions = [self.packages[word] for word in words if word in self.packages]
+        return PeerRow(
+            name=self.name,
+            version=versions[0] if versions else "",
+            ndcg=self.test.ndcg_10 if self.test else None,
+            p50_ms=self.latency.p50_ms if self.latency else None,
+            bytes=self.size_bytes,
+            install_mb=self.environment_mb,
+            rss_mb=self.fresh.rss_mb if self.fresh else None,
+            cold_s=self.fresh.cold_start_ms / 1e3 if self.fresh else None,
+            not_measured=self.not_measured,
+        )
+
+
+def _recorded(path: Path) -> list[_Recorded]:
     try:
-        found = json.loads(_text("--peers", path))
-        rows = found["rows"] if isinstance(found, dict) and "rows" in found else found
-        return TypeAdapter(list[PeerRow]).validate_python(rows)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"--peers: not JSON ({error}; got {path})") from None
+        return TypeAdapter(list[_Recorded]).validate_json(_text("--peers", path))
     except ValidationError as error:
-        raise UsageError(f"--peers: not rows of peers ({_first(error)}; got {path})") from None
+        raise UsageError(f"--peers: not what `make bench-peers` writes ({_first(error)}; got {path})") from None
 
 
 def _text(option: str, path: Path) -> str:

@@ -33,7 +33,8 @@ def write_report(result: Result, out: Path, extras: Extras | None = None) -> Non
 def render_report(result: Result, extras: Extras | None = None) -> str:
     """The page as text: everything on it is from `result` and `extras`."""
     candidates = by_candidate(result.models)
-    found = sections(result, candidates, extras or Extras())
+    extras = extras or Extras()
+    found = sections(result, candidates, extras)
     path = served_path(result.models, result.metric)
     styles, script = style(":root") + _file("page.css"), _file("page.js")
     return (
@@ -45,7 +46,7 @@ def render_report(result: Result, extras: Extras | None = None) -> str:
             columns=columns(result),
             models=model_rows(result, candidates),
             sections=found,
-            not_measured=not_measured(result, candidates, found),
+            not_measured=not_measured(result, candidates, found, extras.peers),
             conditions=conditions(result),
             how_to_repeat=how_to_repeat(result),
             styles=Markup(styles),

@@ -6,7 +6,7 @@ from benchmarks.result import NotMeasured, Result
 from benchmarks.seeds import Candidate, segment
 from compress.report.accuracy import comparisons_section, search_section, segments_section, trade_off_section
 from compress.report.cost import latency_section, stages_section, text_encoders_section
-from compress.report.extras import Extras
+from compress.report.extras import Extras, PeerRow
 from compress.report.machine_limits import roofline_section
 from compress.report.parts import Section
 from compress.report.peers import peers_section
@@ -29,7 +29,9 @@ def sections(result: Result, candidates: Sequence[Candidate], extras: Extras) ->
     return [section for section in found if section is not None]
 
 
-def not_measured(result: Result, candidates: Sequence[Candidate], found: Sequence[Section]) -> list[NotMeasured]:
+def not_measured(
+    result: Result, candidates: Sequence[Candidate], found: Sequence[Section], peers: Sequence[PeerRow] = ()
+) -> list[NotMeasured]:
     """What the run says, and what the page itself lacks, each with the reason."""
     absent = list(result.not_measured)
 
@@ -54,4 +56,7 @@ def not_measured(result: Result, candidates: Sequence[Candidate], found: Sequenc
     for section in found:
         if section.absent:
             lacks(section.name, f"{section.absent} {section.command}".strip())
+    for row in peers:
+        for missing in row.not_measured:
+            lacks(f"{row.name}: {missing.what}", missing.why)
     return absent

@@ -12,7 +12,7 @@ import pytest
 from benchmarks import tables
 from benchmarks.result import Result, Search, Trial
 from benchmarks.seeds import by_candidate
-from compress.report.extras import Extras, read_bench, read_peers
+from compress.report.extras import Extras, beside, read_bench, read_peers
 from compress.report.headline import headline
 from compress.report.models import model_rows
 from compress.report.page import render_report, write_report
@@ -268,24 +268,67 @@ def test_the_page_is_small_and_asks_for_nothing(tmp_path: Path) -> None:
     assert re.findall(r"https?://", re.sub(r'id="record">.*?</script>', "", text)) == []
 
 
+def peer(result: Result, **changes: Any) -> dict[str, Any]:
+    """A row as `make bench-peers` writes it, of `result`'s data."""
+    given = {
+        "name": "recbole",
+        "dataset": result.dataset.model_dump(),
+        "packages": {"recbole": "1.2.1", "torch": "2.13.0"},
+        "environment_mb": 1800.0,
+        "test": {"ndcg@10": 0.11, "recall@10": 0.2},
+        "latency": {"p50_ms": 1.9, "ratio": 20.0},
+        "fresh": {"cold_start_ms": 4200.0, "rss_mb": 520.0},
+        "size_bytes": 2_400_000,
+        "training": None,
+    }
+    return given | changes
+
+
+def test_peers_are_read_from_their_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "peers-example.json"
+    path.write_text(json.dumps([peer(example()), peer(example(), name="recbole-int8", test=None)]), "utf-8")
+    first, second = read_peers(path, example())
+    assert first.model_dump() == {
+        "name": "recbole",
+        "version": "1.2.1",
+        "ndcg": 0.11,
+        "p50_ms": 1.9,
+        "bytes": 2_400_000,
+        "install_mb": 1800.0,
+        "rss_mb": 520.0,
+        "cold_s": 4.2,
+        "not_measured": [],
+    }
+    assert second.version == "1.2.1" and second.ndcg is None
+    monkeypatch.setattr("compress.report.extras.RESULTS", tmp_path)
+    assert [row.name for row in beside(example()).peers] == ["recbole", "recbole-int8"]
+    moved = example(dataset={"name": "beauty", "users": 1, "items": 1, "interactions": 1})
+    assert beside(moved).peers == beside(example(recipe="another")).peers == []
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "result.json").write_text(example().to_json(), "utf-8")
     (tmp_path / "bench.json").write_text(f"{bench().to_json()}\n", "utf-8")
-    (tmp_path / "peers.json").write_text(json.dumps({"rows": [{"name": "other library", "ndcg": 0.1}]}), "utf-8")
+    rows = [
+        peer(example(), name="recbole-compiled"),
+        peer(example(), latency=None, not_measured=[{"what": "speed", "why": "too slow"}]),
+    ]
+    (tmp_path / "peers.json").write_text(json.dumps(rows), "utf-8")
     beside = ["--bench", str(tmp_path / "bench.json"), "--peers", str(tmp_path / "peers.json")]
     assert run_command(["report", str(tmp_path), *beside]) == 0
     page = (tmp_path / "report.html").read_text("utf-8")
-    assert "memory 10 GB/s" in page and "other library" in page and "report.html" in capsys.readouterr().out
+    assert "memory 10 GB/s" in page and "recbole-compiled" in page and "recbole: speed" in page
+    assert "report.html" in capsys.readouterr().out
     assert read_bench(tmp_path / "bench.json") == [bench()]
-    assert read_peers(tmp_path / "peers.json")[0].ndcg == 0.1
+    other = {"name": "beauty", "users": 1, "items": 1, "interactions": 1}
     (tmp_path / "result.json").write_text("{}", "utf-8")
     assert run_command(["report", str(tmp_path / "result.json")]) == 2
     assert run_command(["report", str(tmp_path / "none")]) == 2
     said = capsys.readouterr().err
     assert "recipe: Field required (is it a result.json?)" in said and "RUN cannot be read" in said
     for option, text, complaint in (
-        ("--peers", "[{}]", "not rows of peers (0.name"),
-        ("--peers", "nothing", "not JSON"),
+        ("--peers", "[{}]", "not what `make bench-peers` writes (0.name"),
+        ("--peers", json.dumps([peer(with_seeds(), dataset=other)]), "measured on other data than this run, beauty"),
         ("--bench", "{}", "not what `slimrec bench --json` prints"),
     ):
         (tmp_path / "wrong").write_text(text, "utf-8")
