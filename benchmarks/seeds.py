@@ -75,6 +75,12 @@ def shipped(result: Result, candidates: Iterable[Candidate]) -> Candidate | None
     return next((one for one in candidates if any(model.name == result.selected for model in one.models)), None)
 
 
+def best_baseline(candidates: Iterable[Candidate]) -> Candidate | None:
+    """The most accurate on test of those that nothing is trained for."""
+    found = [one for one in candidates if one.role == "baseline" and one.test is not None]
+    return max(found, key=lambda one: one.test or 0.0, default=None)
+
+
 def segment(model: Model, name: str) -> Metrics:
     """The test metrics of a segment; `test` is all of them."""
     found = model.accuracy.test if name == "test" else getattr(model.accuracy.segments, name)

@@ -9,7 +9,7 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.charts.style import FILE_STYLE
+from benchmarks.charts.style import FILE_STYLE, ROLES
 
 Percent = float
 
@@ -86,6 +86,19 @@ def text(x: Percent, y: float, words: str, anchor: str = "start", kind: str = ""
     moved = f' dx="{dx:g}"' if dx else ""
     kinds = f' class="{kind}"' if kind else ""
     return f'<text x="{x:.2f}%" y="{y:.1f}"{moved} text-anchor="{anchor}"{kinds}>{html.escape(words)}</text>'
+
+
+def legend(kinds: Sequence[str], y: float) -> list[str]:
+    """Roles and their marks in one line that ends at the plot's right edge, for a file: a page has its own."""
+    parts, place = [], 0.0
+    for kind in reversed(kinds):
+        place -= _CHARACTER * len(kind)
+        words = f'<text x="{place:.1f}" y="{y:.1f}" class="number">{html.escape(kind)}</text>'
+        place -= 12
+        moved = f"translate({place:.1f} {y - 4:.1f})"
+        parts.append(f'{words}<path transform="{moved}" d="{MARKS[ROLES[kind]]}" class="{kind}"/>')
+        place -= 18
+    return [f'<svg x="100%" overflow="visible">{"".join(parts)}</svg>']
 
 
 def of_model(name: str, parts: Sequence[str], words: str = "") -> str:

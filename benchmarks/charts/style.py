@@ -52,7 +52,7 @@ text{font:12px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;fill:var(--i
 .grid{stroke:var(--grid)}.zero{stroke:var(--soft)}.front{stroke:var(--soft);stroke-width:1.5;stroke-dasharray:2 3}
 .limit{stroke:var(--ring);stroke-width:1.5;stroke-dasharray:6 4}
 .dashed{stroke-dasharray:6 4}.level{stroke:var(--baseline);stroke-dasharray:5 4}
-.hit{fill:transparent}.ring{fill:none;stroke:var(--ring);stroke-width:2.5}
+.hit{fill:transparent}.halo{fill:none;stroke:transparent;stroke-width:2.5}.halo.ring{stroke:var(--ring)}
 .whisker{stroke-width:1.6}.faint{opacity:.45}.cross{fill:none;stroke-width:2}
 text.name,text.number{paint-order:stroke;stroke:var(--paper);stroke-width:3px}
 .short{display:none}@container(max-width:30rem){.long{display:none}.short{display:inline}}

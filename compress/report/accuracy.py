@@ -29,11 +29,11 @@ def trade_off_section(result: Result, candidates: Sequence[Candidate]) -> Sectio
         "trade-off",
         "What speed and size cost",
         [
-            "Up is more accurate, left is cheaper; both cost axes are logarithmic. The dotted line joins what "
-            "no other beats in both, the red ring marks what ships. Dashed lines are what the budget allows (red) and "
-            "baselines without a cost (grey); pale marks are what validation did not choose. Bars are 95 % intervals "
-            "over users. Point at a mark, or go through them with the arrow keys: Enter highlights its model on the "
-            "whole page."
+            "Up is more accurate, left is cheaper; both cost axes are logarithmic. The dotted line joins what no other "
+            "beats in both, the red ring marks what ships. Dashed lines are what the budget allows (red) and the best "
+            "baseline, where it was not timed (grey); pale marks are what validation did not choose. Bars are 95 % "
+            "intervals over users. Point at a mark, or go through them with the arrow keys: Enter highlights its "
+            "model on the whole page."
         ],
         legend=ROLE_LEGEND,
         figures=[Figure(name, drawing, pick=True) for name, drawing in drawn],

@@ -6,7 +6,7 @@ from benchmarks.charts.drawing import Drawing
 from benchmarks.charts.rows import Estimate, Spread, Stack, estimates, spreads, stacks
 from benchmarks.charts.scatter import Spot, trade_off
 from benchmarks.result import TITLES, LatencyRow, Metrics, Result, Search, StageTime, Trial
-from benchmarks.seeds import Candidate, segment
+from benchmarks.seeds import Candidate, best_baseline, segment
 from compress.report.words import (
     SEGMENTS,
     distinct,
@@ -35,11 +35,8 @@ def latency_front(result: Result, candidates: Sequence[Candidate]) -> Drawing | 
     ]
     spots = [_spot(result, candidates, one, row.p95_ms, label) for one, row, label in found]
     timed = {one.name for one, _, _ in found}
-    levels = {
-        one.name: one.test
-        for one in candidates
-        if one.role == "baseline" and one.name not in timed and one.test is not None
-    }
+    best = best_baseline(candidates)
+    levels = {} if best is None or best.name in timed or best.test is None else {best.name: best.test}
     limits = _limits(result, "max_p95_ms", "budget, ms")
     shown = [spot for spot in spots if spot is not None]
     return trade_off(shown, "p95, ms", f"test {TITLES[metric]}", limits, levels) if shown else None
