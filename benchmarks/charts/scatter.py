@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from benchmarks.charts.axes import Axis, across, linear_axis, log_axis, short, upright
+from benchmarks.charts.axes import Axis, across, linear_axis, log_axis, upright
 from benchmarks.charts.drawing import Drawing, Labels, line, mark, of_model, text
 from benchmarks.charts.style import ROLES
 
@@ -44,7 +44,7 @@ def trade_off(
     limits: Mapping[str, float] | None = None,
     levels: Mapping[str, float] | None = None,
 ) -> Drawing:
-    """Up is more accurate, left is cheaper; the cost's axis is logarithmic. `limits`: name -> the cost that a budget
+    """Up is more accurate, left is cheaper; the cost's axis is logarithmic. `limits`: words -> the cost that a budget
     allows; `levels`: name -> the accuracy of what has no cost. Levels that would flatten the rest are left out.
 
     Raises ValueError without a spot or where a cost is not above 0.
@@ -64,7 +64,7 @@ def trade_off(
     for name, value in limits.items():
         x = sideways.percent(value)
         parts.append(line(x, _TOP, x, _BOTTOM, "limit"))
-        parts.append(text(x, _TOP - 6, f"{name} {short(value)}", "end" if x > 50 else "start", "number"))
+        parts.append(text(x, _TOP - 6, name, "end" if x > 50 else "start", "number"))
     for name, value in shown.items():
         y = up.up(value, _TOP, _BOTTOM)
         parts += [line(0, y, 100, y, "level"), text(100, y - 5, name, "end", "number")]

@@ -56,7 +56,8 @@ text{font:12px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;fill:var(--i
 .whisker{stroke-width:1.6}.faint{opacity:.45}.cross{fill:none;stroke-width:2}
 text.name,text.number{paint-order:stroke;stroke:var(--paper);stroke-width:3px}
 .short{display:none}@container(max-width:30rem){.long{display:none}.short{display:inline}}
-.wide{opacity:.22}.middle{opacity:.35}.core{opacity:.75}
+.wide{opacity:.22}.middle{opacity:.35}.core{opacity:.75}.median{stroke:var(--ink);stroke-width:2.5}
+rect.wide,rect.middle,rect.core{stroke:none}rect.part{stroke:var(--paper);stroke-width:1}
 """
 
 

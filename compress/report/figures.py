@@ -37,7 +37,7 @@ def latency_front(result: Result, candidates: Sequence[Candidate]) -> Drawing | 
     timed = {one.name for one, _, _ in found}
     best = best_baseline(candidates)
     levels = {} if best is None or best.name in timed or best.test is None else {best.name: best.test}
-    limits = _limits(result, "max_p95_ms", "budget, ms")
+    limits = _limits(result, "max_p95_ms", "ms")
     shown = [spot for spot in spots if spot is not None]
     return trade_off(shown, "p95, ms", f"test {TITLES[metric]}", limits, levels) if shown else None
 
@@ -52,7 +52,7 @@ def size_front(result: Result, candidates: Sequence[Candidate]) -> Drawing | Non
     made = [spot for spot in sized if spot.kind != "baseline"] or sized
     lowest, highest = min((s.accuracy for s in made), default=0), max((s.accuracy for s in made), default=0)
     shown = [spot for spot in sized if spot in made or spot.accuracy > 2.5 * lowest - 1.5 * highest]
-    limits = _limits(result, "max_size_mb", "budget, MB")
+    limits = _limits(result, "max_size_mb", "MB")
     return trade_off(shown, "size, MB", f"test {TITLES[result.metric]}", limits) if shown else None
 
 
@@ -196,6 +196,6 @@ def _estimate(one: Candidate, key: str, metric: str) -> Estimate | None:
     )
 
 
-def _limits(result: Result, field: str, name: str) -> dict[str, float]:
+def _limits(result: Result, field: str, unit: str) -> dict[str, float]:
     budget = result.selection.budget if result.selection else {}
-    return {name: budget[field]} if field in budget else {}
+    return {f"budget {budget[field]:g} {unit}": budget[field]} if field in budget else {}

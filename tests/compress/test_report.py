@@ -140,7 +140,7 @@ def test_drawings_are_well_formed_and_say_what_they_show() -> None:
 def test_budget_and_baselines_are_in_the_front() -> None:
     latency, by_size = section("trade-off", example()).figures
     drawn = "".join(latency.drawing.parts)
-    assert "budget, ms 5" in drawn and "budget, MB 12" in "".join(by_size.drawing.parts)
+    assert "budget 5 ms" in drawn and "budget 12 MB" in "".join(by_size.drawing.parts)
     assert ">EASE<" in drawn and ">popularity<" not in drawn  # far below: it would flatten the rest
     assert "teacher, text path" in drawn
     assert "pruned-int8" in latency.drawing.description
