@@ -114,6 +114,21 @@ class Browser:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
+    def wait_for(self, expression: str) -> Any:
+        """The expression's value, once it is one that counts as true; looked at every frame for twenty seconds."""
+        found = self.ask(
+            f"""new Promise((done) => {{
+              const end = performance.now() + 20000;
+              const look = () => {{
+                const found = {expression};
+                if (found || performance.now() > end) done(found); else setTimeout(look, 16);
+              }};
+              look();
+            }})"""
+        )
+        assert found, f"never came true: {expression}"
+        return found
+
     def press(self, *keys: str) -> None:
         """Keys one after the other, as a keyboard sends them."""
         for key in keys:

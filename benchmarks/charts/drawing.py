@@ -24,7 +24,7 @@ MARKS = {
 """Outlines around (0, 0), told apart without colour."""
 
 _NARROW = 300  # pixels: the plot's width on a small phone, for which labels are placed
-_CHARACTER = 6.6  # pixels, of a label, in the mean
+_CHARACTER = 7.2  # pixels, of a label, in the mean
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from benchmarks.result import TITLES, Result
 from benchmarks.seeds import Candidate, segment
 from compress.report import figures
 from compress.report.parts import Figure, Line, Section, Table
-from compress.report.words import NONE, SEGMENTS, interval, leaders, milliseconds, number, served_path, size
+from compress.report.words import NONE, SEGMENTS, interval, leaders, milliseconds, number, served_path, size, standing
 
 ROLE_LEGEND = tuple((role, role) for role in ROLES)
 
@@ -127,7 +127,7 @@ def comparisons_section(result: Result) -> Section | None:
             [
                 f"{item.a} − {item.b}",  # noqa: RUF001
                 item.metric + (f", {item.segment}" if item.segment else ""),
-                item.verdict,
+                standing(item),
                 f"{item.difference:+.4f}",
                 interval(item.ci95),
                 number(item.p_holm, 3),
@@ -140,8 +140,11 @@ def comparisons_section(result: Result) -> Section | None:
     return Section(
         "comparisons",
         "Who beats whom",
-        ["Paired over the same test users, seeds averaged. A difference whose interval holds zero is a tie."],
-        legend=(("good", "better"), ("soft", "tie"), ("bad", "worse")),
+        [
+            "Paired over the same test users, seeds averaged. A difference whose interval holds zero is a tie; one "
+            "whose interval excludes it, but not after Holm's correction for all of them, is unsure."
+        ],
+        legend=(("good", "better"), ("soft", "tie or unsure"), ("bad", "worse")),
         figures=[Figure("comparisons-drawn", drawing)],
         tables=[Table("Comparisons", columns, lines, texts=3)],
     )

@@ -17,6 +17,7 @@ from compress.report.words import (
     milliseconds,
     number,
     served_path,
+    standing,
 )
 
 _HOURS, _MINUTES = 7200.0, 180.0  # of the longest stage, from which a unit is used
@@ -101,23 +102,24 @@ def latencies(candidates: Sequence[Candidate]) -> Drawing | None:
 
 def latency_name(one: Candidate, row: LatencyRow) -> str:
     """A timed path: the model, and what is not the rule of it."""
-    extras: list[str] = [row.path, *([row.runtime] if row.runtime != "onnxruntime" else [])]
+    extras: list[str] = [f"{row.path} path"] if row.path != "cached" else []
+    extras += [row.runtime] if row.runtime != "onnxruntime" else []
     extras += [row.device] if row.device != "cpu" else []
     extras += [f"{row.threads} threads"] if row.threads > 1 else []
     extras += [f"batch {row.batch}"] if row.batch > 1 else []
-    return f"{one.name}, {', '.join(extras)}"
+    return ", ".join([one.name, *extras])
 
 
 def comparisons(result: Result) -> Drawing | None:
     """Paired differences around zero; None where nothing was compared."""
-    kinds = {"better": "good", "tie": "soft", "worse": "bad"}
+    kinds = {"better": "good", "worse": "bad"}
     several = len({item.metric for item in result.comparisons}) > 1
     rows = [
         Estimate(
             name="",
             words=f"{item.a} − {item.b}" + (f", {item.segment.replace('_', ' ')}" if item.segment else ""),  # noqa: RUF001
-            figure=f"{item.verdict} {item.difference:+.4f}" + (f" {TITLES[item.metric]}" if several else ""),
-            kind=kinds[item.verdict],
+            figure=f"{standing(item)} {item.difference:+.4f}" + (f" {TITLES[item.metric]}" if several else ""),
+            kind=kinds.get(standing(item), "soft"),
             value=item.difference,
             ci95=item.ci95,
             shape="circle",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from benchmarks.result import TITLES, Comparison, Result, role_and_variant
 from benchmarks.seeds import Candidate, shipped
-from compress.report.words import interval, milliseconds, number, served_path, size, times, why_it_ships
+from compress.report.words import interval, milliseconds, number, served_path, size, standing, times, why_it_ships
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def headline(result: Result, candidates: Sequence[Candidate]) -> Headline:
     label = _label(own)
     compared = [item for item in result.comparisons if item.metric == result.metric]
     compared.sort(key=lambda item: item.a != label)
-    found = [(item.verdict, _finding(item)) for item in compared]
+    found = [(standing(item), _finding(item)) for item in compared]
     title = f"{own.name} ships" if own is not None else "No candidate fits the budget"
     return Headline(title, words, found, refused, _tiles(result, own, candidates))
 
@@ -65,7 +65,12 @@ def _against(result: Result, own: Candidate) -> list[str]:
         if item.metric == result.metric and item.segment is None and item.a == _label(own) and role in said:
             verdict = {"better": "better than", "tie": "a tie with", "worse": "worse than"}[item.verdict]
             low, high = item.ci95
-            words.append(f"It is {verdict} {said[role]} ({item.difference:+.4f} [{low:+.4f}, {high:+.4f}]).")
+            numbers = f"{item.difference:+.4f} [{low:+.4f}, {high:+.4f}]"
+            if standing(item) == "unsure":
+                doubt = f"p {number(item.p_holm, 3)} after correction for all comparisons"
+                words.append(f"It may be {verdict} {said[role]} ({numbers}, {doubt}).")
+            else:
+                words.append(f"It is {verdict} {said[role]} ({numbers}).")
     return words
 
 

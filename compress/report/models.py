@@ -47,7 +47,7 @@ def columns(result: Result) -> list[tuple[str, str]]:
         ("peak MB", "fresh process"),
         ("load ms", "fresh process"),
     ]
-    return [*numbers, ("in the budget", "on validation")] if _judged(result) else numbers
+    return [*numbers, ("may ship", "on validation")] if _judged(result) else numbers
 
 
 def model_rows(result: Result, candidates: Sequence[Candidate]) -> list[ModelRow]:

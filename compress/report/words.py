@@ -1,11 +1,13 @@
 """Numbers and findings in plain words."""
 
 from collections.abc import Sequence
+from typing import Literal
 
-from benchmarks.result import TITLES, Ci95, Model, Result, StageTime
+from benchmarks.result import TITLES, Ci95, Comparison, Model, Result, StageTime
 from benchmarks.seeds import Candidate
 
 NONE = "–"  # noqa: RUF001
+_LEVEL = 0.05
 SEGMENTS = {
     "test": "All test users",
     "tail_items": "Tail items",
@@ -86,6 +88,11 @@ def why_it_ships(result: Result) -> tuple[str, list[str]]:
     if result.selection.refused is None or result.selected is None:
         return first, rest
     return first, [f"{name}: {', '.join(why)}" for name, why in result.selection.refused.items()]
+
+
+def standing(item: Comparison) -> Literal["better", "tie", "worse", "unsure"]:
+    """The verdict; `unsure` where the interval excludes zero and Holm's correction for all comparisons does not."""
+    return "unsure" if item.verdict != "tie" and (item.p_holm or 0.0) >= _LEVEL else item.verdict
 
 
 def distinct(stages: Sequence[StageTime]) -> list[StageTime]:

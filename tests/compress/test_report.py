@@ -65,12 +65,21 @@ def test_the_headline_says_what_ships_and_against_whom() -> None:
     assert "control-fp32: max_size_mb exceeded by 33%" in found.refused
 
 
+def test_what_holms_correction_does_not_leave_is_unsure() -> None:
+    said = {"a": "student", "b": "control", "metric": "ndcg@10", "difference": 0.009, "ci95": [0.003, 0.015]}
+    for p, standing, words in ((0.02, "better", "It is better than its control"), (0.1, "unsure", "It may be better")):
+        result = example(comparisons=[said | {"p_holm": p}])
+        found = headline(result, by_candidate(result.models))
+        assert found.findings[0][0] == standing and words in found.words[0]
+        assert section("comparisons", result).tables[0].lines[0].cells[2] == standing
+
+
 def test_a_record_of_before_has_its_refusals_in_the_reason() -> None:
     reason = "student-int8: best; slower than fp32 here, so not chosen: x; refused: y loses 9% on tail_items against z"
     result = example(selection={"reason": reason})
     found = headline(result, by_candidate(result.models))
     assert found.refused == ["slower than fp32 here, so not chosen: x", "refused: y loses 9% on tail_items against z"]
-    assert "in the budget" not in render_report(result) and "in the budget" in render_report(example())
+    assert "may ship" not in render_report(result) and "may ship" in render_report(example())
 
 
 def test_nothing_selected_and_nothing_measured() -> None:
