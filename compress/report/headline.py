@@ -79,7 +79,10 @@ def _label(own: Candidate | None) -> str:
 
 
 def _finding(item: Comparison) -> str:
-    relation = item.sentence + (f", {item.segment.replace('_', ' ')}" if item.segment else "")
+    relation, certain = item.sentence, f"{item.a} is "
+    if standing(item) == "unsure" and relation.startswith(certain):
+        relation = f"{item.a} may be {relation.removeprefix(certain)}"
+    relation += f", {item.segment.replace('_', ' ')}" if item.segment else ""
     return relation + ("" if item.p_holm is None else f", p {item.p_holm:.3f} after Holm's correction")
 
 

@@ -71,6 +71,7 @@ def test_what_holms_correction_does_not_leave_is_unsure() -> None:
         result = example(comparisons=[said | {"p_holm": p}])
         found = headline(result, by_candidate(result.models))
         assert found.findings[0][0] == standing and words in found.words[0]
+        assert found.findings[0][1].startswith(f"student {'is' if p < 0.05 else 'may be'} above control: +0.0090")
         assert section("comparisons", result).tables[0].lines[0].cells[2] == standing
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.charts.style import LIGHT
 from compress.report.page import write_report
 from tests.browser import Browser, browser, needs_chromium
 from tests.compress.report_example import example, extras
@@ -201,8 +202,13 @@ def test_without_javascript_all_is_there(tab: Browser, report: str) -> None:
 
 
 def test_paper_gets_the_tables_too(tab: Browser, report: str) -> None:
-    tab.open(report)
+    tab.open(report, 718, dark=True)  # A4 with margins
+    dark = {"name": "prefers-color-scheme", "value": "dark"}
+    tab.call("Emulation.setEmulatedMedia", media="print", features=[dark])
+    assert tab.ask("getComputedStyle(document.documentElement).getPropertyValue('--ink')").strip() == LIGHT["ink"]
     tab.ask("dispatchEvent(new Event('beforeprint'))")
+    wide = "[...document.querySelectorAll('table')].filter((one) => one.scrollWidth > 718).map((one) => one.innerText)"
+    assert tab.ask(wide) == []
     assert tab.ask("document.querySelectorAll('details:not([open])').length") == 0
     tab.ask("dispatchEvent(new Event('afterprint'))")
     assert tab.ask("document.querySelectorAll('details:not([open])').length") > 3
