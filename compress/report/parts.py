@@ -1,7 +1,7 @@
 """What a page is made of: sections of figures, each figure with its numbers as a table."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from benchmarks.charts.drawing import Drawing
 
@@ -26,11 +26,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing under a unique `name`, what it shows in words, and its numbers. `pick`: its marks can be chosen."""
+    """A drawing under a unique `name`. `pick`: its marks can be chosen."""
 
     name: str
     drawing: Drawing
-    caption: str = ""
     heading: str = ""
     pick: bool = False
 
@@ -48,4 +47,4 @@ class Section:
     tables: Sequence[Table] = ()
     absent: str = ""
     command: str = ""
-    open_tables: bool = field(default=False)
+    open_tables: bool = False
