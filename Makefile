@@ -4,7 +4,7 @@ VENV ?= .venv
 DEVICE_VENV ?= .venv-device
 OPTIMUM_VENV ?= .venv-optimum
 TORCH_INDEX ?=
-ORT_WEB := node_modules/onnxruntime-web
+NPM := node_modules
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH := $(shell grep '^torch==' constraints.txt)
@@ -20,8 +20,9 @@ test: $(VENV)/.dev $(DEVICE_VENV)/.base  ## the whole suite; no network once set
 test-optimum: $(VENV)/.dev $(OPTIMUM_VENV)/.optimum  ## optimum's exporter and runtime against our text graph
 	SLIMREC_OPTIMUM_PYTHON=$(abspath $(OPTIMUM_VENV))/bin/python $(BIN)/python -m pytest tests/compress/test_optimum.py
 
-test-web: $(VENV)/.dev $(ORT_WEB)/package.json  ## the page that answers offline, in Chromium (which must be in PATH)
-	SLIMREC_ONNXRUNTIME_WEB=$(abspath $(ORT_WEB))/dist $(BIN)/python -m pytest tests/deploy/test_web.py
+test-web: $(VENV)/.dev $(NPM)/.read  ## both pages in Chromium (which must be in PATH)
+	SLIMREC_ONNXRUNTIME_WEB=$(abspath $(NPM))/onnxruntime-web/dist SLIMREC_AXE=$(abspath $(NPM))/axe-core \
+		$(BIN)/python -m pytest tests/deploy/test_web.py tests/compress/test_report_browser.py
 
 check: $(VENV)/.dev  ## style and types
 	$(BIN)/ruff format --check .
@@ -73,9 +74,10 @@ $(OPTIMUM_VENV)/.optimum: Makefile
 	$(OPTIMUM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check transformers==4.57.6 optimum==2.1.0 optimum-onnx==0.1.0 onnxruntime==1.32.0 onnx==1.23.2
 	touch $@
 
-# its wasm and loader are read, none of its scripts is run
-$(ORT_WEB)/package.json: Makefile
-	npm install --no-save --no-package-lock --no-audit --no-fund --ignore-scripts --silent onnxruntime-web@1.30.0
+# files that are read: none of their scripts is run. One command, since npm removes what another one saved nowhere
+$(NPM)/.read: Makefile
+	npm install --no-save --no-package-lock --no-audit --no-fund --ignore-scripts --silent \
+		onnxruntime-web@1.30.0 axe-core@4.14.1
 	touch $@
 
 clean:

@@ -18,6 +18,15 @@ _SETTLED = 0.05  # medians this close, relatively
 _REFILL = 2  # untimed runs at the start of a block: the caches held the previous candidate
 
 
+PERCENTILES = (1, 5, 25, 75)
+"""What a record keeps of a distribution beside p50, p95 and p99."""
+
+
+def percentiles(samples_ms: NDArray[np.float64]) -> dict[int, float]:
+    """Percentile -> milliseconds of raw times (runs,)."""
+    return dict(zip(PERCENTILES, np.percentile(samples_ms, PERCENTILES).tolist(), strict=True))
+
+
 @dataclass(frozen=True)
 class Latency:
     """Raw times of one candidate: `samples_ms` float64 (runs,), `rounds` int64 (runs,), the round of each.

@@ -15,6 +15,9 @@ SCHEMA_FILE = Path(__file__).parent / "schemas" / "result.schema.json"
 Precision = Literal["fp32", "fp16", "int8", "int4"]
 Role = Literal["teacher", "student", "control", "baseline"]
 Ci95 = tuple[float, float]
+Metric = Literal["ndcg@10", "auc"]
+"""What validation chooses by and a result leads with: of rankings, of likes."""
+TITLES = {"ndcg@10": "NDCG@10", "auc": "AUC", "uauc": "UAUC"}
 
 
 class Record(BaseModel):
@@ -113,6 +116,9 @@ class LatencyRow(Record):
     p99_ms: float
     per_second: float = Field(description="histories answered per second")
     runs: int
+    percentiles_ms: dict[int, float] | None = Field(
+        default=None, description="percentile (1, 5, 25, 75) -> ms: the rest of the distribution, where it was kept"
+    )
     precision: Precision | None = None
     ratio_to_teacher: Ratio | None = Field(default=None, description="against the teacher, ONNX Runtime fp32, cached")
     ratio_to_teacher_text: Ratio | None = Field(
@@ -269,19 +275,33 @@ class Comparison(Record):
         return "better" if low > 0 else "worse" if high < 0 else "tie"
 
     @property
+    def sentence(self) -> str:
+        """The comparison as one reads it."""
+        low, high = self.ci95
+        words = {"tie": "ties with", "better": "is above", "worse": "is below"}[self.verdict]
+        return f"{self.a} {words} {self.b}: {self.difference:+.4f} [{low:+.4f}, {high:+.4f}]"
+
+    @property
     def gap(self) -> str:
         """The difference, its interval and the verdict, as a line ends."""
         low, high = self.ci95
         return f"{self.difference:+.4f} [{low:+.4f}, {high:+.4f}], {self.verdict}"
 
 
+def role_and_variant(role: str, variant: str) -> str:
+    """How comparisons call a variant: `control-text`, `baseline ease`."""
+    return variant if variant.startswith(role) else f"{role} {variant}"
+
+
 class Selection(Record):
-    """Why `selected` is what it is; `front` names the Pareto-optimal candidates, `nearest` the best misses."""
+    """Why `selected` is what it is; `front` names the Pareto-optimal candidates, `nearest` the best misses, `refused`
+    what each candidate outside of the budget breaks (absent in records that only have it in `reason`)."""
 
     reason: str
     budget: dict[str, float] = {}
     front: list[str] = []
     nearest: list[str] = []
+    refused: dict[str, list[str]] | None = None
 
 
 class BundleInfo(Record):
@@ -331,6 +351,12 @@ class Result(Record):
     bundle: BundleInfo | None = None
     not_measured: list[NotMeasured] = []
     stages: list[StageTime] = []
+
+    @property
+    def metric(self) -> Metric:
+        """The leading one: `auc` where no model ranks (like/dislike data)."""
+        ranked = any(model.accuracy.test.ndcg_10 is not None for model in self.models)
+        return "ndcg@10" if ranked or not self.models else "auc"
 
 
 class LeftOut(Record):

@@ -8,8 +8,9 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.result import LatencyRow, Model, Result, TextEncoderRow
+from benchmarks.result import LatencyRow, Result, TextEncoderRow
 from benchmarks.runs import run_recipe
+from benchmarks.seeds import Candidate, by_candidate
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = "seeds=[0,1,2]"
@@ -38,12 +39,7 @@ def markdown(result: Result) -> str:
         "| x teacher cached | x text |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    groups: dict[tuple[str, str], list[Model]] = defaultdict(list)
-    for model in result.models:
-        precision = model.name.rpartition("-")[2] if model.role != "baseline" else "fp32"
-        groups[model.variant, precision].append(model)
-    for (variant, precision), models in groups.items():
-        lines.append(_row(variant, precision, models, result))
+    lines += [_row(one, result) for one in by_candidate(result.models)]
     if result.text_encoders:
         lines += ["", *_text_encoders(result)]
     lines += ["", *_notes(result)]
@@ -74,11 +70,10 @@ def _text_encoders(result: Result) -> list[str]:
     return lines
 
 
-def _row(variant: str, precision: str, models: list[Model], result: Result) -> str:
-    first = models[0]
-    row = first.served
+def _row(one: Candidate, result: Result) -> str:
+    models, first, row = one.models, one.first, one.first.served
     shipped = any(model.name == result.selected for model in models)
-    name = variant if first.role == "baseline" else f"{variant} {precision}"
+    name = first.variant if first.role == "baseline" else f"{first.variant} {one.quantizer}"
     cells = [
         f"**{name}** (ships)" if shipped else name,
         first.role + (" *" if first.chosen else ""),

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
+from benchmarks.result import TITLES
 from compress.provenance import Provenance
-from compress.task import TITLES
 
 APACHE = "Apache-2.0"
 

@@ -236,13 +236,12 @@ def _options(device: str, threads: int, jobs: int | None) -> tuple["RunOptions",
 
 def _print_result(result: "Result", folder: Path) -> None:
     """The table a person wants after a run: every chosen model and the one that ships, and how to serve it."""
-    from compress.charts import primary_metric
-    from compress.task import TITLES
+    from benchmarks.result import TITLES
 
     table = Table(
         "model",
         "role",
-        f"{TITLES[primary_metric(result)]} valid",
+        f"{TITLES[result.metric]} valid",
         "test",
         "95 %",
         "MB",

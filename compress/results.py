@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from benchmarks.accuracy import ndcg
 from benchmarks.intervals import holm, paired_difference, paired_p_value
 from benchmarks.machine import commit
+from benchmarks.measure import percentiles
 from benchmarks.result import (
     BundleInfo,
     Comparison,
@@ -23,10 +24,12 @@ from benchmarks.result import (
     StageTime,
     TeacherChoice,
     TextEncoderRow,
+    role_and_variant,
 )
 from compress.models.folder import read_json
 from compress.pipeline import Run, source_helps
 from compress.recipe import Recipe
+from compress.select import SelectConfig, candidates, refusals
 from compress.task import EVIDENCE, METRIC, valid_value
 
 Ranks = Mapping[str, NDArray[np.int32] | NDArray[np.float64]]
@@ -49,13 +52,17 @@ def assemble(recipe: Recipe, run: Run) -> Result:
     gates = list(run.gates.values())
     gate = next((g for g in gates if g.passed), gates[0] if gates else None)
     packed = run.artifacts.get(("pack", None))
+    select = recipe.shared["select"]
+    assert isinstance(select, SelectConfig)
+    with np.load(bench / "latency.npz", allow_pickle=False) as file:
+        times = {name: percentiles(file[name]) for name in file.files}
     return Result(
         recipe=recipe.name,
         commit=commit(),
         machine=measured["machine"],
         dataset=_dataset(data),
         protocol=Protocol(split=data["protocol"]["split"], seeds=list(recipe.seeds)),
-        models=[Model.model_validate(_model(row, chosen)) for row in rows if row["role"] != "text_encoder"],
+        models=[Model.model_validate(_model(row, chosen, times)) for row in rows if row["role"] != "text_encoder"],
         text_encoders=[TextEncoderRow.model_validate(row) for row in measured["text_encoders"]],
         gate=None if gate is None else Gate(**vars(gate)),
         teacher_choices=[
@@ -66,7 +73,10 @@ def assemble(recipe: Recipe, run: Run) -> Result:
         transfer_ratio=transfer_ratio(leaders, ranks),
         comparisons=comparisons(rows, leaders, shipped, ranks, metric),
         selected=choice["selected"],
-        selection=Selection(**{key: choice[key] for key in ("reason", "budget", "front", "nearest")}),
+        selection=Selection(
+            **{key: choice[key] for key in ("reason", "budget", "front", "nearest")},
+            refused=refusals(select, candidates(rows), bench),
+        ),
         bundle=None if packed is None else BundleInfo(path="bundle.slim", **read_json(packed.path / "pack.json")),
         not_measured=[NotMeasured(**item) for item in [*measured["not_measured"], *_not_measured(recipe, run)]],
         stages=_stages(run),
@@ -143,8 +153,7 @@ def comparisons(
 def _label(role: str, names: Sequence[str]) -> str:
     if role not in ("teacher", "student", "control", "baseline"):
         return names[0]
-    variant = names[0].removesuffix("-fp32")
-    return variant if variant.startswith(role) else f"{role} {variant}"
+    return role_and_variant(role, names[0].removesuffix("-fp32"))
 
 
 def _fp32_names(rows: Iterable[Mapping[str, Any]], role: str, variant: str) -> list[str]:
@@ -155,9 +164,16 @@ def _named(rows: Iterable[Mapping[str, Any]], name: str | None) -> Mapping[str, 
     return next((row for row in rows if row["name"] == name), None)
 
 
-def _model(row: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
+def _model(
+    row: Mapping[str, Any], chosen: Mapping[str, str], times: Mapping[str, Mapping[int, float]]
+) -> dict[str, Any]:
+    """`times`: percentiles of the raw times that `bench` left, by path."""
     fields = {key: value for key, value in row.items() if key != "quantizer"}
-    return {**fields, "chosen": chosen.get(row["role"]) == row["variant"]}
+    latency = [
+        {**timed, "percentiles_ms": times.get(f"{row['name']} {timed['path']} {timed['runtime']} {timed['device']}")}
+        for timed in row["latency"]
+    ]
+    return {**fields, "chosen": chosen.get(row["role"]) == row["variant"], "latency": latency}
 
 
 def _not_measured(recipe: Recipe, run: Run) -> Iterable[dict[str, str]]:

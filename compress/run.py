@@ -5,13 +5,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks.result import Result
-from compress.charts import latency_name
 from compress.pipeline import STAGES, Run
 from compress.recipe_file import load_recipe
-from compress.report import Details, write_report
+from compress.report.extras import beside
+from compress.report.page import write_report
 from compress.results import assemble
 from compress.stage import RunOptions
 from compress.store import Store
@@ -42,10 +40,9 @@ def run(
     _writable(out)
     done = run_pipeline(parsed, Store(store), options, jobs)
     result = assemble(parsed, done)
-    details = _details(result, done)
     _replace(out / "result.json", lambda path: path.write_text(result.to_json(indent=1) + "\n"))
     _place_search(result, out)
-    _replace(out / "report.html", lambda path: write_report(result, details, path))
+    _replace(out / "report.html", lambda path: write_report(result, path, beside(result)))
     evidence = done.artifacts["bench", None].path / EVIDENCE[metric_of(done.artifacts["data", None].path)]
     _replace(out / evidence.name, lambda path: shutil.copyfile(evidence, path))
     _place_bundle(done, out)
@@ -69,18 +66,6 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
     partial = path.with_name(f".{path.name}.partial")
     write(partial)
     partial.replace(path)
-
-
-def _details(result: Result, done: Run) -> Details:
-    with np.load(done.artifacts["bench", None].path / "latency.npz", allow_pickle=False) as file:
-        raw = {name: file[name] for name in file.files}
-    named = {
-        latency_name(model, row): raw[name]
-        for model in result.models
-        for row in model.latency
-        if (name := f"{model.name} {row.path} {row.runtime} {row.device}") in raw
-    }
-    return Details(latency_ms=named)
 
 
 def _place_search(result: Result, out: Path) -> None:

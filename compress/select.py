@@ -7,10 +7,11 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field, PositiveFloat
 
+from benchmarks.result import TITLES
 from compress.models.folder import read_json, write_json
 from compress.segment_gate import Broken, broken_segments
 from compress.stage import Inputs, RunOptions, StageConfig
-from compress.task import TITLES, leading, valid_value
+from compress.task import leading, valid_value
 
 Row = Mapping[str, Any]
 
@@ -28,13 +29,29 @@ class SelectConfig(StageConfig):
 def select(config: SelectConfig, inputs: Inputs, out: Path, options: RunOptions) -> None:
     """bench -> `choice.json`: {selected, reason, budget, front, nearest}."""
     measured = read_json(inputs["bench"] / "measurements.json")["models"]
-    rows = [row for row in measured if row["role"] in ("student", "control") and row["latency"]]
-    choice = choose(config, rows, _broken(config, rows, inputs["bench"]))
+    rows = candidates(measured)
+    choice = choose(config, rows, broken_in(config, rows, inputs["bench"]))
     options.log(choice["reason"])
     write_json(out / "choice.json", choice)
 
 
-def _broken(config: SelectConfig, rows: Sequence[Row], bench: Path) -> dict[str, list[Broken]]:
+def candidates(measured: Sequence[Row]) -> list[Row]:
+    """The measured rows that may be selected."""
+    return [row for row in measured if row["role"] in ("student", "control") and row["latency"]]
+
+
+def refusals(config: SelectConfig, rows: Sequence[Row], bench: Path) -> dict[str, list[str]]:
+    """By candidate, in words, what of the budget it breaks, and whether it is slower than its own fp32."""
+    broken = broken_in(config, rows, bench)
+    found = {row["name"]: list(_excess(config, row, rows, broken.get(row["name"], ()))) for row in rows}
+    for row in rows:
+        fp32 = _fp32(row, rows)
+        if fp32 is not None and _slower(row, fp32):
+            found[row["name"]].append(f"slower than {fp32['name']}")
+    return {name: why for name, why in found.items() if why}
+
+
+def broken_in(config: SelectConfig, rows: Sequence[Row], bench: Path) -> dict[str, list[Broken]]:
     """Nothing where no segments were kept: like/dislike data has none."""
     if config.max_segment_drop is None or not (bench / "segments.npz").exists():
         return {}

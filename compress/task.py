@@ -11,7 +11,6 @@ METRIC: Mapping[Task, str] = {"ranking": "ndcg@10", "likes": "auc"}
 """What validation chooses by, the gate asks for and a result leads with."""
 EVIDENCE: Mapping[str, str] = {"ndcg@10": "ranks.npz", "auc": "values.npz"}
 """What `bench` leaves for comparisons by it."""
-TITLES: Mapping[str, str] = {"ndcg@10": "NDCG@10", "auc": "AUC", "uauc": "UAUC"}
 
 
 def task_of(data: Path) -> Task:

@@ -23,6 +23,7 @@ VERBS = {
     "plan": Verb("compress.commands:plan", "Show what a run would do, and what is cached."),
     "advise": Verb("compress.advise.command:advise", "Recommend a recipe for data, with reasons."),
     "recipes": Verb("compress.commands:recipes", "List the recipes, with what each is for."),
+    "report": Verb("compress.report.command:report", "Write a run's page anew, with a bench beside it."),
     "store": Verb("compress.commands:store", "List and prune the artifact store."),
     "bench": Verb("benchmarks.commands:bench", "Measure a bundle's latency and memory on this machine."),
     "evaluate": Verb("benchmarks.commands:evaluate", "Measure a bundle's accuracy on data."),
@@ -37,7 +38,7 @@ VERBS = {
 
 # What `slimrec[compress]` adds to the base install, by import name.
 COMPRESS_EXTRA = frozenset(
-    {"filelock", "jinja2", "onnx", "onnxscript", "plotly", "pyarrow", "safetensors", "torch", "transformers"}
+    {"filelock", "jinja2", "onnx", "onnxscript", "pyarrow", "safetensors", "torch", "transformers"}
 )
 
 

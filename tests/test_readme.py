@@ -3,11 +3,12 @@
 import re
 import shlex
 from pathlib import Path
+from xml.etree import ElementTree
 
 import click
 import pytest
 
-from benchmarks.headline import BLOCK, block
+from benchmarks.headline import BLOCK, block, plots
 from deploy.cli import VERBS, cli
 
 README = Path(__file__).parents[1] / "README.md"
@@ -50,6 +51,14 @@ def test_the_tables_are_those_of_the_committed_results():
     """`python -m benchmarks.headline` writes them."""
     [shown_tables] = BLOCK.findall(README.read_text("utf-8"))
     assert shown_tables == block() and shown_tables.count("ships") == shown_tables.count("`: ") > 0
+
+
+def test_the_plots_are_those_of_the_committed_results():
+    text = README.read_text("utf-8")
+    for path, drawing in plots().items():
+        assert path.read_text("utf-8") == drawing and f"](docs/{path.name})" in text
+        labels = {part.text for part in ElementTree.fromstring(drawing).iter("{http://www.w3.org/2000/svg}text")}
+        assert {"teacher", "student", "control", "test NDCG@10", "p50, ms, one thread"} <= labels
 
 
 def test_the_check_finds_what_is_wrong():

@@ -1,10 +1,13 @@
 """`--chart FILE.svg`: the rows as one self-contained drawing, which any browser and GitHub show."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.bench.record import BenchResult, BenchRow
-from benchmarks.line_chart import COLOURS, Point, line_chart, round_step, svg, svg_text
+from benchmarks.charts.rows import Spread, spreads
+from benchmarks.charts.style import SERIES
+from benchmarks.line_chart import Point, line_chart
 from deploy.errors import UsageError
 
 SWEPT: dict[str, Callable[[BenchRow], int]] = {
@@ -13,7 +16,7 @@ SWEPT: dict[str, Callable[[BenchRow], int]] = {
     "history": lambda row: row.history,
     "threads": lambda row: row.threads,
 }
-_WIDTH, _LEFT, _RIGHT, _LINE, _TOP, _BOTTOM = 720, 260, 30, 26, 30, 46
+_WIDTH = 720
 
 Rows = Sequence[tuple[str, BenchRow]]
 """The bundle's name and a row of it."""
@@ -30,7 +33,7 @@ def write_chart(results: Sequence[BenchResult], out: Path) -> None:
 
 def chart(results: Sequence[BenchResult]) -> str:
     """The median over the number that was swept most, a line for each rest of the grid, bars from the fastest to the
-    slowest round, both axes logarithmic; where nothing was swept, each row from its median to its 99th percentile."""
+    slowest round, both axes logarithmic; where nothing was swept, each row's distribution."""
     rows = [(result.bundle.path if len(results) > 1 else "", row) for result in results for row in result.latency]
     if not rows:
         raise UsageError("--chart: no row was measured")
@@ -50,23 +53,15 @@ def chart(results: Sequence[BenchResult]) -> str:
 
 
 def _ranges(rows: Rows) -> str:
-    step = round_step(max(row.p99_ms for _, row in rows) / 6)
-    marks = range(int(max(row.p99_ms for _, row in rows) / step) + 2)
-    scale = (_WIDTH - _LEFT - _RIGHT) / (marks[-1] * step)
-    bottom = _TOP + _LINE * len(rows)
-    parts = [f'<rect width="{_WIDTH}" height="{bottom + _BOTTOM}" fill="white"/>']
-    for mark in marks:
-        x = _LEFT + mark * step * scale
-        parts.append(f'<path d="M{x:.1f} {_TOP}V{bottom}" stroke="#ddd"/>')
-        parts.append(svg_text(x, bottom + 18, f"{mark * step:.3g}", "middle"))
-    parts.append(svg_text((_LEFT + _WIDTH - _RIGHT) / 2, bottom + 38, "ms: median, 95th and 99th percentile", "middle"))
-    for number, (bundle, row) in enumerate(rows):
-        y = _TOP + _LINE * (number + 0.5)
-        x50, x95, x99 = (_LEFT + value * scale for value in (row.p50_ms, row.p95_ms, row.p99_ms))
-        colour = COLOURS[number % len(COLOURS)]
-        name = " ".join(filter(None, [bundle[-24:], row.precision, f"{row.device}, {row.threads} thread(s)"]))
-        parts.append(svg_text(_LEFT - 10, y + 4, name, "end"))
-        parts.append(f'<path d="M{x50:.1f} {y}H{x99:.1f}" stroke="{colour}" stroke-width="2"/>')
-        parts.append(f'<path d="M{x95:.1f} {y - 5}v10M{x99:.1f} {y - 5}v10" stroke="{colour}" stroke-width="2"/>')
-        parts.append(f'<circle cx="{x50:.1f}" cy="{y}" r="4" fill="{colour}"/>')
-    return svg(parts, _WIDTH, bottom + _BOTTOM, "latency of each row")
+    spread = [
+        Spread(
+            name="",
+            words=" ".join(filter(None, [bundle[-24:], row.precision, f"{row.device}, {row.threads} thread(s)"])),
+            figure=f"{row.p50_ms:.3f} ms, p99 {row.p99_ms:.3f}",
+            kind=f"s{number % len(SERIES['light'])}",
+            percentiles={50: row.p50_ms, 95: row.p95_ms, 99: row.p99_ms} | (row.percentiles_ms or {}),
+        )
+        for number, (bundle, row) in enumerate(rows)
+    ]
+    title = "ms: the median, and bands to the 25th and 75th, the 5th and 95th, the 1st and 99th percentile"
+    return replace(spreads(spread, title, "latency of each row"), left=16).standalone(_WIDTH)

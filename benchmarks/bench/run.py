@@ -19,7 +19,7 @@ from benchmarks.bench.yardstick import NAME as YARDSTICK
 from benchmarks.bench.yardstick import yardstick
 from benchmarks.bundle_info import bundle_info
 from benchmarks.machine import CpuTime, commit, describe_machine
-from benchmarks.measure import Case, Latency, reopened
+from benchmarks.measure import Case, Latency, percentiles, reopened
 from benchmarks.ratios import paired, spread
 from benchmarks.result import Machine, NotMeasured
 from deploy.bundle import Bundle, open_bundle
@@ -156,6 +156,7 @@ def _row(cell: Cell, timed: Mapping[str, Latency], roofline: Roofline | None, mi
             "p99_ms": found.p99_ms,
             "per_second": found.per_second,
             "runs": found.runs,
+            "percentiles_ms": percentiles(found.samples_ms),
             "precision": cell.precision,
             "round_p50_ms": rounds.tolist(),
             "noise": spread(rounds) if len(rounds) > 1 else None,

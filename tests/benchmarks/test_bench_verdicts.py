@@ -225,6 +225,9 @@ def test_charts(noise: NDArray[np.float64]) -> None:
     swept = chart([result(noise)])
     assert ">batch<" in swept and ">p50 ms<" in swept and swept.count("<circle") == 2
     one = chart([result(noise, latency=result(noise).latency[:1])])
-    assert "99th percentile" in one and one.count("<circle") == 1
+    assert "99th percentile" in one and one.count('class="cross s0"') == 2  # no distribution was kept
+    kept = {1: 0.5, 5: 0.6, 25: 0.8, 75: 1.2}
+    row = result(noise).latency[0].model_copy(update={"percentiles_ms": kept})
+    assert chart([result(noise, latency=[row])]).count("<rect") == 1 + 3
     with pytest.raises(UsageError, match="no row was measured"):
         chart([result(noise, latency=[])])

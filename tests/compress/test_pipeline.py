@@ -60,6 +60,9 @@ def test_a_run_leaves_what_it_promises(tiny_run):
     assert archive.digest == folder.digest == result.bundle.digest
     assert result.bundle.size_bytes == (tiny_run.out / "bundle.slim").stat().st_size
     assert len(Recommender.load(tiny_run.out / "bundle.slim").recommend(["f2"], 5).items) == 5
+    assert set(result.selection.refused) <= {model.name for model in result.models} - {result.selected}
+    timed = [row for model in result.models for row in model.latency]
+    assert timed and all(row.percentiles_ms[25] <= row.p50_ms <= row.percentiles_ms[75] for row in timed)
     html = (tiny_run.out / "report.html").read_text()
     assert all(model.name in html for model in result.models)
 

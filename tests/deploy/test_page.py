@@ -1,65 +1,75 @@
-"""The page in a real browser. Skips where playwright or Chromium is not installed."""
+"""The server's page in a real browser."""
 
-import shutil
+import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
+from tests.browser import Browser, browser, needs_chromium
 from tests.deploy.serving import serving
 
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+pytestmark = needs_chromium
+LATENCY = "document.getElementById('latency').textContent"
 
 
 @pytest.fixture(params=[(1100, 900), (360, 740)], ids=["desk", "phone"])
-def page(tiny, request, tmp_path) -> Iterator[object]:
+def page(tiny, request, tmp_path) -> Iterator[Browser]:
     """The page, loaded; nothing it did may have failed or been refused by its policy."""
     width, height = request.param
-    with serving(tiny.folder, "--allow-unsigned", "--state", tmp_path) as server, sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": width, "height": height})
-        said = []
-        page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.goto(f"http://127.0.0.1:{server.port}/")
-        page.wait_for_selector("#answers li")
-        yield page
-        assert said == []
-        assert page.evaluate("document.documentElement.scrollWidth") == width
-        browser.close()
+    with ExitStack() as stack:
+        server = stack.enter_context(serving(tiny.folder, "--allow-unsigned", "--state", tmp_path / "state"))
+        tab = stack.enter_context(browser(tmp_path / "profile"))
+        tab.open(f"http://127.0.0.1:{server.port}/", width, height)
+        tab.wait_for("document.querySelector('#answers li')?.textContent")
+        yield tab
+        assert tab.said == []
+        assert all(address.startswith((f"http://127.0.0.1:{server.port}/", "data:")) for address in tab.asked)
+        assert tab.ask("document.documentElement.scrollWidth") == width
 
 
-def pick(page, words):
-    page.fill("#query", words)
-    page.wait_for_selector("#found button")
-    page.press("#query", "Enter")
-    sync_api.expect(page.locator("#found button")).to_have_count(0)
+def words(tab: Browser, name: str) -> str:
+    found: str = tab.ask(f"document.getElementById({json.dumps(name)}).innerText")
+    return found
+
+
+def type_into(tab: Browser, name: str, text: str) -> None:
+    tab.ask(f"document.getElementById({json.dumps(name)}).focus()")
+    tab.call("Input.insertText", text=text)
+
+
+def pick(tab: Browser, title: str) -> None:
+    type_into(tab, "query", title)
+    tab.wait_for("document.querySelector('#found button')?.textContent")
+    tab.press("Enter")
+    tab.wait_for("!document.querySelector('#found button')")
 
 
 def test_a_person_picks_a_history_and_adds_an_item_by_keyboard(page):
-    assert "popular now" in page.inner_text("#latency")
+    assert "popular now" in words(page, "latency")
     pick(page, "odd 3")
-    sync_api.expect(page.locator("#latency")).to_contain_text("from the history")
-    assert "Film odd 3" in page.inner_text("#history") and " ms" in page.inner_text("#latency")
-    assert "Film odd 3" not in page.inner_text("#answers")
-    page.fill("#title", "film odd <b>new</b>")
-    page.fill("#attribute-genre", "Drama|War")
-    page.press("#attribute-genre", "Enter")
-    page.wait_for_selector("#added li")
-    assert "film odd <b>new</b>" in page.inner_text("#added")  # as text
-    assert "rank " in page.inner_text("#added")
-    assert page.locator("#answers li.new").count() == 1
-    page.locator("#added button").press("Enter")
-    sync_api.expect(page.locator("#added li")).to_have_count(0)
-    page.locator("#history button").press("Enter")
-    sync_api.expect(page.locator("#latency")).to_contain_text("popular now")
+    page.wait_for(f"{LATENCY}.includes('from the history')")
+    assert "Film odd 3" in words(page, "history") and " ms" in words(page, "latency")
+    assert "Film odd 3" not in words(page, "answers")
+    type_into(page, "title", "film odd <b>new</b>")
+    type_into(page, "attribute-genre", "Drama|War")
+    page.press("Enter")
+    page.wait_for("document.querySelector('#added li')?.textContent")
+    assert "film odd <b>new</b>" in words(page, "added")  # as text
+    assert "rank " in words(page, "added")
+    assert page.ask("document.querySelectorAll('#answers li.new').length") == 1
+    page.ask("document.querySelector('#added button').focus()")
+    page.press("Enter")
+    page.wait_for("!document.querySelector('#added li')")
+    page.ask("document.querySelector('#history button').focus()")
+    page.press("Enter")
+    page.wait_for(f"{LATENCY}.includes('popular now')")
 
 
 def test_every_field_and_button_has_a_name(page):
     pick(page, "odd 3")
-    names = page.evaluate(
+    names = page.ask(
         """[...document.querySelectorAll("input, button")].filter(e => e.offsetParent).map(
-             e => e.getAttribute("aria-label") || (e.labels[0] || e).textContent)"""
+             e => e.getAttribute("aria-label") || (e.labels?.[0] || e).textContent)"""
     )
     assert len(names) >= 5 and all(name.strip() for name in names)

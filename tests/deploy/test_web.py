@@ -8,8 +8,6 @@ import base64
 import json
 import os
 import re
-import shutil
-import subprocess
 from html import unescape
 from importlib.resources import files
 from pathlib import Path
@@ -22,26 +20,13 @@ from deploy.errors import GateError, UsageError
 from deploy.runtime import Recommender
 from deploy.signing import load_public, new_key, raw_public
 from deploy.web import ORT, WASM, write_page
+from tests.browser import CHROMIUM, dom_of
 
 ROOT = Path(__file__).parents[2]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DIST = Path(os.environ.get("SLIMREC_ONNXRUNTIME_WEB", ROOT / "node_modules" / "onnxruntime-web" / "dist"))
 in_a_browser = pytest.mark.skipif(
     CHROMIUM is None or not (DIST / WASM).is_file(), reason="no chromium in PATH, or no onnxruntime-web (make test-web)"
 )
-
-
-def browse(page: Path, folder: Path, fragment: str = "") -> str:
-    """The page's DOM when it has come to rest."""
-    command = [
-        str(CHROMIUM),
-        *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-        *("--disable-background-networking", "--disable-component-update", "--virtual-time-budget=120000"),
-        f"--user-data-dir={folder / 'profile'}",
-        "--dump-dom",
-        page.as_uri() + fragment,
-    ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
 
 def state(dom: str) -> str:
@@ -61,7 +46,7 @@ def page(tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @in_a_browser
 def test_golden_answers_are_the_devices(page, tmp_path, golden, tiny):
-    dom = browse(page, tmp_path)
+    dom = dom_of(page, tmp_path)
     assert state(dom) == "ready"
     report = json.loads(said(dom, "report"))
     assert report.keys() == {"fp32", "int8"}
@@ -79,7 +64,7 @@ def test_golden_answers_are_the_devices(page, tmp_path, golden, tiny):
 @pytest.mark.parametrize("history", ["i3", "i3,i9,i1,i2,i4,i5,i6,i7", "i8,nobody,i8", "nobody", ""])
 def test_any_history_is_answered_as_on_the_device(page, tmp_path, tiny, history):
     """Short, longer than the model reads, with unknown ids and repeats, without a known id, empty."""
-    dom = browse(page, tmp_path, f"#history={history}")
+    dom = dom_of(page, tmp_path, f"#history={history}")
     wanted = Recommender.load(tiny.archive).recommend([item for item in history.split(",") if item])
     assert re.findall(r'data-id="(\w+)"', dom) == [item.id for item in wanted.items]
     scores = [float(score) for score in re.findall(r'class="score">(-?\d+\.\d+)<', dom)]
@@ -94,7 +79,7 @@ def test_a_changed_bundle_is_refused(page, tmp_path, tiny):
     assert archive == tiny.archive.read_bytes()
     changed = archive.replace(b"Film odd 1 ", b"Film odd 9 ")
     (tmp_path / "changed.html").write_text(text.replace(inside, base64.b64encode(changed).decode()), "utf-8")
-    dom = browse(tmp_path / "changed.html", tmp_path)
+    dom = dom_of(tmp_path / "changed.html", tmp_path)
     assert state(dom) == "refused" and "data-id" not in dom
     assert said(dom, "error") == "Refused: items.item: another SHA-256 than manifest.json says"
 
@@ -105,7 +90,7 @@ def test_a_wrong_answer_is_refused(tmp_path, write_tiny, golden):
     wrong["cases"][1]["answers"]["fp32"]["scores"][0] += 0.01
     made = write_tiny({"golden.json": json.dumps(wrong).encode()})
     write_page(made.archive, tmp_path / "page.html", DIST)
-    dom = browse(tmp_path / "page.html", tmp_path)
+    dom = dom_of(tmp_path / "page.html", tmp_path)
     assert state(dom) == "refused"
     assert "golden.json: cases.1: fp32: place 1 must score" in said(dom, "error")
 
@@ -129,7 +114,7 @@ def test_its_reader_refuses_damage(tmp_path, tiny):
     }})();"""
     page = tmp_path / "damage.html"
     page.write_text(f"<p id='ends'></p><script>{script}</script><script>{test}</script>", "utf-8")
-    assert json.loads(said(browse(page, tmp_path), "ends")) == ["accepted"] + ["refused"] * (len(cases) - 1)
+    assert json.loads(said(dom_of(page, tmp_path), "ends")) == ["accepted"] + ["refused"] * (len(cases) - 1)
 
 
 @pytest.fixture

@@ -1,0 +1,117 @@
+"""What was measured beside a run: the bundle on a device (`slimrec bench --json`), peers on the same data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from benchmarks.bench.record import BenchResult
+from benchmarks.result import Dataset, Metrics, NotMeasured, Record, Result
+from benchmarks.tables import RESULTS
+from deploy.errors import UsageError
+
+
+class PeerRow(Record):
+    """Another library's model on the same data, split and machine, from ids to ids."""
+
+    name: str
+    version: str = ""
+    ndcg: float | None = Field(default=None, description="test NDCG@10")
+    p50_ms: float | None = None
+    bytes: int | None = Field(default=None, description="of the model on disk")
+    install_mb: float | None = Field(default=None, description="of the environment that answers")
+    rss_mb: float | None = None
+    cold_s: float | None = Field(default=None, description="process start to first answer")
+    not_measured: list[NotMeasured] = Field(default=[])
+
+
+@dataclass(frozen=True)
+class Extras:
+    """`bench`: one record per bundle."""
+
+    bench: Sequence[BenchResult] = ()
+    peers: Sequence[PeerRow] = ()
+
+
+def beside(result: Result) -> Extras:
+    """What is committed of the recipe's peers, where it was measured on the same data."""
+    path = RESULTS / f"peers-{Path(result.recipe).stem}.json"
+    rows = _recorded(path) if path.is_file() else []
+    return Extras(peers=[row.shown() for row in rows if row.dataset == result.dataset])
+
+
+def read_bench(path: Path) -> list[BenchResult]:
+    """What `slimrec bench --json` printed, a line per bundle. Raises UsageError."""
+    lines = [line for line in _text("--bench", path).splitlines() if line.startswith("{")]
+    try:
+        return [BenchResult.model_validate_json(line) for line in lines]
+    except ValidationError as error:
+        raise UsageError(f"--bench: not what `slimrec bench --json` prints ({_first(error)}; got {path})") from None
+
+
+def read_peers(path: Path, result: Result) -> list[PeerRow]:
+    """What `make bench-peers` wrote. Raises UsageError, too where it is of other data than `result`."""
+    rows = _recorded(path)
+    others = {row.dataset.name for row in rows if row.dataset != result.dataset}
+    if others:
+        raise UsageError(f"--peers: measured on other data than this run, {', '.join(sorted(others))} (got {path})")
+    return [row.shown() for row in rows]
+
+
+class _Serving(BaseModel):
+    p50_ms: float
+
+
+class _Fresh(BaseModel):
+    cold_start_ms: float
+    rss_mb: float
+
+
+class _Recorded(BaseModel):
+    """What the page takes of a row of `peers-RECIPE.json`, which has more."""
+
+    name: str
+    dataset: Dataset
+    packages: dict[str, str] = {}
+    environment_mb: float | None = None
+    test: Metrics | None = None
+    latency: _Serving | None = None
+    fresh: _Fresh | None = None
+    size_bytes: int | None = None
+    not_measured: list[NotMeasured] = []
+
+    def shown(self) -> PeerRow:
+        """Its version is that of the distribution whose name the row's begins with."""
+        words = [self.name, *(self.name[:at] for at, letter in enumerate(self.name) if letter in " -_")]
+        versions = [self.packages[word] for word in words if word in self.packages]
+        return PeerRow(
+            name=self.name,
+            version=versions[0] if versions else "",
+            ndcg=self.test.ndcg_10 if self.test else None,
+            p50_ms=self.latency.p50_ms if self.latency else None,
+            bytes=self.size_bytes,
+            install_mb=self.environment_mb,
+            rss_mb=self.fresh.rss_mb if self.fresh else None,
+            cold_s=self.fresh.cold_start_ms / 1e3 if self.fresh else None,
+            not_measured=self.not_measured,
+        )
+
+
+def _recorded(path: Path) -> list[_Recorded]:
+    try:
+        return TypeAdapter(list[_Recorded]).validate_json(_text("--peers", path))
+    except ValidationError as error:
+        raise UsageError(f"--peers: not what `make bench-peers` writes ({_first(error)}; got {path})") from None
+
+
+def _text(option: str, path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{option}: cannot be read ({error}; got {path})") from None
+
+
+def _first(error: ValidationError) -> str:
+    found = error.errors()[0]
+    return f"{'.'.join(map(str, found['loc']))}: {found['msg']}"
