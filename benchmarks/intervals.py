@@ -27,7 +27,7 @@ def bootstrap_means(values: ArrayLike, resamples: int = RESAMPLES, seed: int = 0
     sample = _finite(values)
     distinct, counts = np.unique(sample, return_counts=True)
     if not _is_grouped(distinct.size, sample.size):
-        return _means_of_users(sample[:, None], resamples, seed)[0]
+        return _means_of_users(sample[:, None], resamples, seed).ravel()
     rng = np.random.default_rng(seed)
     means = np.empty(resamples)
     step = max(1, _CHUNK // distinct.size)

@@ -78,8 +78,8 @@ class _Line:
         self.binding = session.io_binding()
         for name, array in (("history", history), ("exclude", exclude), ("k", np.array([k], np.int64))):
             self.binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
-        for name, out in zip(OUTPUTS, (scores, rows), strict=True):
-            self.binding.bind_output(name, "cpu", 0, out.dtype.type, out.shape, out.ctypes.data)
+        self.binding.bind_output("scores", "cpu", 0, np.float32, scores.shape, scores.ctypes.data)
+        self.binding.bind_output("rows", "cpu", 0, np.int64, rows.shape, rows.ctypes.data)
         self.history, self.exclude, self.scores, self.rows = history[0], exclude[0], scores[0], rows[0]
 
 
