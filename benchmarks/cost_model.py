@@ -88,7 +88,7 @@ class CostModel(Record):
     @property
     def told(self) -> str:
         """What a reader is told beside every estimate."""
-        return f"an estimate fitted on {self.machine}, {self.held_out_median_error:.0%} off in the middle"
+        return f"an estimate fitted on {self.machine}, median error {self.held_out_median_error:.0%}"
 
     @classmethod
     def load(cls) -> Self:
