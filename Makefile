@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test test-web test-optimum check format bench bench-teacher bench-compression fuzz clean
+.PHONY: demo test test-web test-optimum check format bench bench-teacher bench-compression bench-scaling fuzz clean
 
 demo: $(VENV)/.compress  ## MovieLens-100k and MiniLM through every stage, into runs/quickstart
 	$(BIN)/slimrec run recipes/quickstart.yaml --out runs/quickstart
@@ -42,6 +42,9 @@ bench-teacher: $(VENV)/.compress  ## what teachers are asked to reach (hours; ne
 
 bench-compression: $(VENV)/.compress  ## what compressed models are asked to be (hours; some cases need SLIMREC_DATA)
 	$(BIN)/python -m benchmarks.compression
+
+bench-scaling: $(VENV)/.compress  ## what an answer costs by catalogue, history, batch, threads and size; refits the cost model (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scaling --cost benchmarks/cost.json
 
 fuzz: $(VENV)/.compress  ## a signed bundle damaged ten thousand times: all refused, nothing left behind (a minute)
 	mkdir -p runs

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.accuracy import ranks_of, summarise
+from benchmarks.accuracy import at_once, ranks_of, summarise
 from benchmarks.bundle_info import bundle_info
 from benchmarks.result import Dataset, EvaluateResult, LeftOut, Metrics, PrecisionAccuracy
 from deploy.bundle import open_bundle
 from deploy.errors import UsageError
+from deploy.ranker import Ranker
 from deploy.runtime import Recommender
 from deploy.tables import Interactions, find_tables, read_interactions
 
@@ -55,7 +56,8 @@ def evaluate_bundle(
         cases = cases or leave_one_out(interactions, recommender.rows_of(interactions.items))
         if not len(cases.targets):
             raise UsageError(f"{data}: no user has two events of items that the bundle knows")
-        top = answer(recommender, cases.histories)
+        limit, n_items = recommender.bundle.manifest.model.max_history, len(recommender.catalogue)
+        top = answer(recommender.ranker, cases.histories, limit, n_items)
         ranks = ranks_of(top, cases.targets)
         metrics = Metrics.model_validate(summarise(ranks, top, len(recommender.catalogue)))
         found.append(PrecisionAccuracy.model_validate({"precision": precision, "test": metrics}))
@@ -92,14 +94,17 @@ def leave_one_out(interactions: Interactions, rows: Sequence[int]) -> Cases:
     return Cases(histories, np.array(targets, dtype=np.int32), events, len(seen), left_out)
 
 
-def answer(recommender: Recommender, histories: Sequence[NDArray[np.int64]]) -> NDArray[np.int32]:
-    """`top` int32 (cases, min(n, DEPTH)) of histories of catalogue rows, 0 where nothing may be shown."""
-    limit = recommender.bundle.manifest.model.max_history
-    depth = min(len(recommender.catalogue), DEPTH)
+def answer(ranker: Ranker, histories: Sequence[NDArray[np.int64]], limit: int, n_items: int) -> NDArray[np.int32]:
+    """`top` int32 (cases, min(n, DEPTH)) of histories of catalogue rows, 0 where nothing may be shown.
+
+    The model reads the `limit` most recent of a history; memory is bounded whatever the catalogue's size.
+    """
+    depth = min(n_items, DEPTH)
     top = np.zeros((len(histories), depth), dtype=np.int32)
-    for start in range(0, len(histories), _BATCH):
-        part = histories[start : start + _BATCH]
-        scores, rows = recommender.ranker.rank(_pad([rows[-limit:] for rows in part]), _pad(part), depth)
+    step = at_once(n_items, _BATCH)
+    for start in range(0, len(histories), step):
+        part = histories[start : start + step]
+        scores, rows = ranker.rank(_pad([rows[-limit:] for rows in part]), _pad(part), depth)
         top[start : start + len(part)] = np.where(np.isfinite(scores), rows, 0)
     return top
 

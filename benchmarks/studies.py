@@ -14,8 +14,8 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
-from benchmarks.accuracy import f1, holm, mrr, ndcg, paired_difference, paired_p_value, precision, recall
-from benchmarks.intervals import bootstrap_ci
+from benchmarks.accuracy import f1, holm, mrr, ndcg, precision, recall
+from benchmarks.intervals import bootstrap_ci, paired_tests
 from benchmarks.result import Comparison, Dataset, Machine, Metrics, Record, Result, Role
 from benchmarks.runs import run_recipe
 from benchmarks.tables import RESULTS
@@ -133,11 +133,10 @@ def leaders(runs: Sequence[Answered]) -> dict[Role, str]:
 
 def compared(pairs: Sequence[tuple[str, NDArray[np.float64], str, NDArray[np.float64]]]) -> list[Comparison]:
     """Paired differences (name, values, name, values) over the same users, Holm-corrected together."""
-    corrected = holm(p_values := [paired_p_value(first, second) for _, first, _, second in pairs])
+    tests = paired_tests([(first, second) for _, first, _, second in pairs])
     return [
-        Comparison(a=a, b=b, metric="ndcg@10", difference=gap, ci95=ci95, users=len(first), p=p, p_holm=adjusted)
-        for (a, first, b, second), p, adjusted in zip(pairs, p_values, corrected, strict=True)
-        for gap, ci95 in [paired_difference(first, second)]
+        Comparison(a=a, b=b, metric="ndcg@10", users=len(first), p_holm=adjusted, **vars(test))
+        for (a, first, b, _), test, adjusted in zip(pairs, tests, holm([test.p for test in tests]), strict=True)
     ]
 
 

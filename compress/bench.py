@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from benchmarks.accuracy import at_once
 from benchmarks.bench.devices import DEVICES, Device
 from benchmarks.candidates import CachedPath, IdMap, LikePath, TextPath
 from benchmarks.cold_start import ColdStart, fresh_process
@@ -167,7 +168,7 @@ def _measure_accuracy(candidate: Candidate, dataset: Dataset) -> dict[str, NDArr
     ranker, most = Ranker(candidate.graph), int(candidate.facts["max_history"])
 
     def answer(_name: str, cases: Cases) -> NDArray[np.int32]:
-        return answers(ranker, cases, most, min(DEPTH, dataset.n_items))
+        return answers(ranker, cases, most, min(DEPTH, dataset.n_items), at_once(dataset.n_items, 256))
 
     accuracy, ranks = accuracy_of(answer, dataset)
     candidate.row |= _facts(candidate, dataset) | {"accuracy": accuracy}
@@ -189,7 +190,7 @@ def _facts(candidate: Candidate, dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def answers(ranker: Ranker, cases: Cases, max_history: int, depth: int, batch: int = 256) -> NDArray[np.int32]:
+def answers(ranker: Ranker, cases: Cases, max_history: int, depth: int, batch: int) -> NDArray[np.int32]:
     """The graph's answers to all cases with everything seen excluded: (cases, depth) int32 rows."""
     histories, seen = cases.histories(max_history), cases.seen
     parts = []

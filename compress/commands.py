@@ -88,7 +88,12 @@ def plan(recipe: Path, overrides: tuple[str, ...], store: Path | None) -> None:
     Seconds and memory are those of the sealed step; else of the last like step in the store or, for a shipped recipe,
     of its published run. Left out are students whose teacher failed the gate, and the bundle where no candidate is
     inside the budget. Of a search, trials that are sealed are followed; the others wait, as do those that they add.
+
+    Where the size of the catalogue is known, p95 of an answer of each small model is estimated by the cost model that
+    ships, or by that of $SLIMREC_COST: python -m benchmarks.scaling --cost FILE fits one to this machine.
     """
+    from benchmarks.cost_model import CostModel
+    from compress.expect import expected_p95_ms
     from compress.pipeline import STAGES
     from compress.plan import plan as plan_recipe
     from compress.recipe_file import load_recipe
@@ -102,6 +107,12 @@ def plan(recipe: Path, overrides: tuple[str, ...], store: Path | None) -> None:
         memory = "?" if step.peak_rss_mb is None else f"{step.peak_rss_mb:.0f}"
         table.add_row(step.title, step.state, seconds, memory)
     console().print(table)
+    model = CostModel.load()
+    if (expected := expected_p95_ms(parsed, Store(store), model)) is not None:
+        told = ", ".join(f"{name} {p95:.2f} ms" for name, p95 in expected[1].items())
+        click.echo(
+            f"p95 of an answer in fp32, {expected[0]} items, one thread: {told or 'no small model'}; {model.told}"
+        )
     left = [step for step in steps if step.state in ("to run", "waits")]
     if parsed.search is not None:
         config = parsed.search.config

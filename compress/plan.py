@@ -124,13 +124,21 @@ def _sealed(step: Step, found: Artifact) -> PlannedStep:
     return PlannedStep(step.title, "sealed", found.seconds, found.peak_rss_mb)
 
 
+def published_items(recipe: str) -> int | None:
+    """The catalogue on which a shipped recipe was last measured; None for other recipes."""
+    found = _published(recipe)
+    return None if found is None else found.dataset.items
+
+
+def _published(recipe: str) -> Result | None:
+    table = RESULTS / f"{recipe}.json"
+    return Result.model_validate_json(table.read_text("utf-8")) if table.is_file() else None
+
+
 def published_costs(recipe: str) -> dict[tuple[str, str | None], tuple[float, float]]:
     """(stage, variant) -> (seconds, peak MB) where a shipped recipe was last measured; empty for other recipes."""
-    table = RESULTS / f"{recipe}.json"
-    if not table.is_file():
-        return {}
-    stages = Result.model_validate_json(table.read_text("utf-8")).stages
-    return {(s.name, s.variant): (s.seconds, s.peak_rss_mb or 0.0) for s in stages}
+    found = _published(recipe)
+    return {(s.name, s.variant): (s.seconds, s.peak_rss_mb or 0.0) for s in found.stages} if found else {}
 
 
 def _is_left_out(step: Step, recipe: Recipe, artifacts: Mapping[tuple[str, Chain | None], Artifact]) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.accuracy import ndcg
-from benchmarks.intervals import holm, paired_difference, paired_p_value
+from benchmarks.intervals import holm, paired_tests
 from benchmarks.machine import commit
 from benchmarks.measure import percentiles
 from benchmarks.result import (
@@ -142,11 +142,10 @@ def comparisons(
         for a, one, b, two in pairs
         if (first := per_user(one, ranks, cases)) is not None and (second := per_user(two, ranks, cases)) is not None
     ]
-    p_values = [paired_p_value(first, second) for *_, first, second in found]
+    tests = paired_tests([(first, second) for *_, first, second in found])
     return [
-        Comparison(a=a, b=b, metric=name, difference=difference, ci95=ci95, users=len(first), p=p, p_holm=corrected)
-        for (name, a, b, first, second), p, corrected in zip(found, p_values, holm(p_values), strict=True)
-        for difference, ci95 in [paired_difference(first, second)]
+        Comparison(a=a, b=b, metric=name, users=len(first), p_holm=corrected, **vars(test))
+        for (name, a, b, first, _), test, corrected in zip(found, tests, holm([t.p for t in tests]), strict=True)
     ]
 
 

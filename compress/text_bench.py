@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.accuracy import ranks_of, summarise, top_rows
+from benchmarks.accuracy import at_once, ranks_of, summarise, top_rows
 from benchmarks.measure import latency, speedup
 from compress.accuracy import DEPTH
 from compress.chain import Chain, gathered
@@ -67,11 +67,12 @@ class ColdRanking:
         if vectors is not None:
             table[torch.from_numpy(cold)] = torch.from_numpy(vectors @ self.text_map)
         histories, seen, parts = cases.histories(self.model.max_history), cases.seen, []
+        step = at_once(self.dataset.n_items, BATCH)
         with torch.inference_mode():
-            for start in range(0, len(cases), BATCH):
-                users = self.model.user_vectors(torch.from_numpy(histories[start : start + BATCH]))
+            for start in range(0, len(cases), step):
+                users = self.model.user_vectors(torch.from_numpy(histories[start : start + step]))
                 scores = (users @ table.T).numpy()
-                parts.append(top_rows(scores, seen[start : start + BATCH], min(DEPTH, self.dataset.n_items)))
+                parts.append(top_rows(scores, seen[start : start + step], min(DEPTH, self.dataset.n_items)))
         top = np.concatenate(parts)
         return summarise(ranks_of(top, cases.targets), top, self.dataset.n_items)
 

@@ -1,6 +1,6 @@
 """`items.item` in memory: ids, titles and the attributes that a request may filter on. Row 0 is padding."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,12 +70,17 @@ class Catalogue:
             cells[attribute] = (separator or "").join(parts)
         return cells
 
-    def split(self, ids: Iterable[str]) -> tuple[list[int], list[str]]:
+    def split(self, ids: Sequence[str]) -> tuple[list[int], list[str]]:
         """The rows of the known ids, in order and with repeats, and the unknown ids."""
+        row_of = self.row_of
+        try:
+            return [row_of[item] for item in ids], []  # mostly all are known
+        except KeyError:
+            pass
         rows: list[int] = []
         unknown: list[str] = []
         for item in ids:
-            row = self.row_of.get(item)
+            row = row_of.get(item)
             if row is None:
                 unknown.append(item)
             else:

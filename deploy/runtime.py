@@ -37,7 +37,7 @@ class ScoredItem:
     title: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Recommendation:
     """`items` best first; `unknown` names ids that the bundle does not have; `source` is `model` or `popularity`."""
 
@@ -68,6 +68,7 @@ class Recommender:
         model = bundle.manifest.model
         self.bundle = bundle
         self._threads, self._spin, self._providers = threads, spin, providers
+        self._max_history = model.max_history
         self.catalogue = catalogue or Catalogue.read(bundle.path(ITEMS), bundle.manifest.list_separators)
         n_items = len(self.catalogue)
         if n_items != model.n_items:
@@ -211,6 +212,8 @@ class Recommender:
         excludes = excludes if excludes is not None else [()] * len(histories)
         if len(excludes) != len(histories):
             raise UsageError(f"excludes: one list per history, {len(histories)}, is wanted (got {len(excludes)})")
+        if len(histories) == 1 and not filter and not len(cold):
+            return [self._answer(histories[0], k, excludes[0])]
         allowed = self._filters.allowed(filter) if filter else None
         answers: list[Recommendation | None] = [None] * len(histories)
         asked: list[_Asked] = []
@@ -228,6 +231,22 @@ class Recommender:
             for question, (scores, best) in zip(asked, ranked, strict=True):
                 answers[question.place] = Recommendation(self._named(best, scores, cold), question.unknown, "model")
         return [answer for answer in answers if answer is not None]
+
+    def _answer(self, history: Sequence[str], k: int, exclude: Sequence[str]) -> Recommendation:
+        """What most requests are: one history, no filter, no cold items; the same answer, without what many need."""
+        rows, unknown = self.catalogue.split(history)
+        left_out: list[int] = []
+        if exclude:
+            left_out, more = self.catalogue.split(exclude)
+            unknown += more
+        if unknown:
+            unknown = list(dict.fromkeys(unknown))
+        if not rows:
+            return self._popular_items(k, left_out, unknown, None)
+        if len(rows) > self._max_history:  # of what the graph reads it leaves all out by itself
+            rows, left_out = rows[-self._max_history :], rows[: -self._max_history] + left_out
+        scores, best = self.ranker.best(rows, left_out, min(k, len(self.catalogue)))
+        return Recommendation(self._named(best, scores, self._no_cold), unknown, "model")
 
     def _ranked(
         self, asked: Sequence["_Asked"], k: int, allowed: Allowed | None, cold: ColdTable, filter: Filter | None
@@ -334,6 +353,8 @@ class Recommender:
     def _named(self, rows: list[int], scores: list[float], cold: ColdTable) -> list[ScoredItem]:
         ids, titles = self.catalogue.ids, self.catalogue.titles
         n_items, masked = len(self.catalogue), float("-inf")
+        if not len(cold) and scores[-1] != masked:  # the last is the worst: nothing is left out
+            return [ScoredItem(ids[row], score, titles[row]) for row, score in zip(rows, scores, strict=True)]
         named = []
         for row, score in zip(rows, scores, strict=True):
             if score == masked:

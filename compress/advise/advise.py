@@ -43,7 +43,9 @@ def _cost(facts: Facts, advice: Sequence[Advice], published: Published) -> Advic
     seconds = cost.seconds(recipe, size, published)
     if seconds is None:
         return Advice("time", "unknown", "no published run has trained such stages")
-    told = f"rates of the published runs ({published.machine}) times the epochs, events and items of this recipe"
+    told = (
+        f"an estimate: rates of the published runs ({published.machine}) times this recipe's epochs, events and items"
+    )
     return Advice("time", f"about {_duration(seconds)} for one seed on two cores", told)
 
 

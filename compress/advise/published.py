@@ -98,23 +98,6 @@ class Published:
         ]
         return (float(np.median([s for s, _ in ratios])), float(np.median([p for _, p in ratios]))) if ratios else None
 
-    def p95_ms(self, items: int, dim: int, published_dim: int = 64) -> float | None:
-        """A straight line through published fp32 p50 over the numbers in the item table, neither falling nor below 0,
-        times the median p95 / p50: a busy machine moves p95 itself too much. None without two points."""
-        rows = [row for _, _, row in self.small_models("fp32")]
-        x = np.array([row.items * published_dim for row in rows], np.float64)
-        y = np.array([row.p50_ms for row in rows])
-        if len(np.unique(x)) < 2:
-            return None
-        slope, start = np.polyfit(x, y, 1)
-        if slope < 0:
-            p50 = y.mean()
-        elif start < 0:
-            p50 = x @ y / (x @ x) * items * dim
-        else:
-            p50 = start + slope * items * dim
-        return float(p50 * np.median([row.p95_ms / row.p50_ms for row in rows]))
-
     @property
     def machine(self) -> str:
         """The CPUs of the published runs."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from benchmarks.cost_model import CostModel, Shape
 from compress.advise.facts import DomainFacts, Facts
 from compress.advise.published import Published, finding
 from compress.recipe import merge
@@ -142,21 +143,21 @@ def source(facts: Facts, _budget: Budget, _published: Published) -> Advice | Non
 
 def histories(facts: Facts, _budget: Budget, _published: Published) -> Advice:
     target = facts.target
-    length = 10 if target.p90_user <= SHORT_HISTORIES else 20
+    length = _length(target)
     told = f"nine users in ten have at most {target.p90_user:.0f} events; {finding('history')}"
     sizes = {"max_history": length}
     return Advice("history", f"the last {length}", told, _both(sizes))
 
 
-def student(facts: Facts, budget: Budget, published: Published) -> Advice:
-    target = facts.target
-    costs = {dim: (size_mb(target.items, dim, 4), published.p95_ms(target.items, dim)) for dim in DIMS}
+def student(facts: Facts, budget: Budget, _published: Published) -> Advice:
+    target, model = facts.target, CostModel.load()
+    shapes = {dim: Shape(items=target.items, dim=dim, history=_length(target)) for dim in DIMS}
+    costs = {dim: (size_mb(target.items, dim, 4), model.p95_ms(shape)) for dim, shape in shapes.items()}
     inside = [dim for dim, (size, p95) in costs.items() if _within(budget, size_mb(target.items, dim, 1), p95)]
     dim = inside[0] if inside else DIMS[-1]
     size, p95 = costs[dim]
     told = f"{target.items} items: about {size:.2f} MB in fp32, {size_mb(target.items, dim, 1):.2f} with an INT8 table"
-    if p95 is not None:
-        told += f", p95 about {p95:.2f} ms by the published rows ({published.machine})"
+    told += f", p95 about {p95:.2f} ms ({model.told})"
     if not inside:
         told += "; even the smallest is outside the budget by this estimate: the run will say"
     elif dim < BASE_DIM:
@@ -233,9 +234,14 @@ def size_mb(items: int, dim: int, bytes_per_number: int) -> float:
     return ((items + 1) * (dim * bytes_per_number + (4 if bytes_per_number == 1 else 0)) + 4 * encoder) / 1e6
 
 
-def _within(budget: Budget, size: float, p95: float | None) -> bool:
+def _length(target: DomainFacts) -> int:
+    """Events of a history that the model reads."""
+    return 10 if target.p90_user <= SHORT_HISTORIES else 20
+
+
+def _within(budget: Budget, size: float, p95: float) -> bool:
     fits = budget.max_size_mb is None or size <= budget.max_size_mb
-    return fits and (budget.max_p95_ms is None or p95 is None or p95 <= budget.max_p95_ms)
+    return fits and (budget.max_p95_ms is None or p95 <= budget.max_p95_ms)
 
 
 def _ease_fits(target: DomainFacts) -> bool:

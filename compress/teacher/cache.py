@@ -16,11 +16,12 @@ from pydantic import (
     model_validator,
 )
 
+from benchmarks.accuracy import at_once
 from compress.data.dataset import Dataset
 from compress.models.mix import Scorer
 from compress.models.sequence import SequenceModel
 from compress.stage import RunOptions
-from compress.training import at_once, warm_items
+from compress.training import warm_items
 from deploy.errors import UsageError
 
 

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.accuracy import ndcg, ranks_of, top_rows
+from benchmarks.accuracy import at_once, ndcg, ranks_of, top_rows
 from compress.baselines.run import fitted
 from compress.chain import gathered
 from compress.data.dataset import Cases, Dataset
@@ -34,8 +34,9 @@ from compress.training.convex import minimise
 from compress.training.engine import device_of
 from deploy.errors import UsageError
 
-MOST_CASES = 4096
-"""Validation cases the weights are chosen on: a few numbers need no more, and memory stays bounded."""
+MOST_CASES, MOST_SCORES = 4096, 2**28
+"""Validation cases the weights are chosen on: a few numbers need no more. On large catalogues fewer, so that all
+members' scores of them stay within 1 GB."""
 LEAST_SHARE = 0.01
 """A member that is less of the mix is left out: it costs time and says nothing. The teacher itself stays."""
 
@@ -150,7 +151,8 @@ class _Fitting:
     def __init__(self, members: Sequence[Member], cases: Cases, rng: np.random.Generator, device: torch.device) -> None:
         self.members, self.cases, self.seen = [model.to(device).eval() for model in members], cases, cases.seen
         self.device = device
-        self.index = np.sort(rng.permutation(len(cases))[:MOST_CASES])
+        self.most = max(1, min(MOST_CASES, MOST_SCORES // (len(members) * (members[0].n_items + 1))))
+        self.index = np.sort(rng.permutation(len(cases))[: self.most])
         raw = self._scores(self.index)
         forbidden = torch.zeros(raw.shape[1:], dtype=torch.bool)
         forbidden[:, 0] = True
@@ -175,7 +177,9 @@ class _Fitting:
         parts = []
         for model in self.members:
             histories = torch.from_numpy(self.cases.histories(model.max_history)[index]).to(self.device)
-            parts.append(torch.cat([model.scores(some).float().cpu() for some in torch.split(histories, 512)]))
+            parts.append(
+                torch.cat([model.scores(some).float().cpu() for some in torch.split(histories, at_once(model.n_items))])
+            )
         return torch.stack(parts)
 
     def weights(self, held_out: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
@@ -204,7 +208,7 @@ class _Fitting:
         for number in np.unique(fold):
             weights = self.weights(fold[self.index] == number)
             held = np.flatnonzero(fold == number)
-            for part in np.array_split(held, -(-len(held) // MOST_CASES)):
+            for part in np.array_split(held, -(-len(held) // self.most)):
                 ranks[part] = self._ranks(part, weights)
         return ranks
 

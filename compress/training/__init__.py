@@ -1,6 +1,6 @@
 """Training of all models: windows over histories, the softmax over items, one loop, answers to validation cases."""
 
-from compress.training.answers import at_once, top_of_cases, validation_ndcg, validation_ranks, warm_items
+from compress.training.answers import top_of_cases, validation_ndcg, validation_ranks, warm_items
 from compress.training.loop import Fit, Share, Training, batches, fit, seed_everything
 from compress.training.windows import Windows, windows
 
@@ -9,7 +9,6 @@ __all__ = [
     "Share",
     "Training",
     "Windows",
-    "at_once",
     "batches",
     "fit",
     "seed_everything",

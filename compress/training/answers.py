@@ -5,17 +5,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.accuracy import ndcg, ranks_of, top_rows
+from benchmarks.accuracy import at_once, ndcg, ranks_of, top_rows
 from compress.data.dataset import Cases, Dataset
 from compress.models.mix import Scorer
-
-MOST_SCORES = 2**26
-"""Scores held at once, 256 MB of float32: larger catalogues are scored for fewer histories at a time."""
-
-
-def at_once(n_items: int) -> int:
-    """How many histories are scored together, at most 512."""
-    return max(1, min(512, MOST_SCORES // (n_items + 1)))
 
 
 @torch.no_grad()

@@ -55,6 +55,26 @@ def test_top_rows_equals_a_stable_sort(seed: int, items: int, depth: int) -> Non
         assert (top[case][len(expected) :] == 0).all()
 
 
+@pytest.mark.parametrize("kind", ["any", "ties", "rising", "misled", "few"])
+def test_a_large_catalogue_is_ranked_as_a_stable_sort_does(kind: str) -> None:
+    """A sample finds the promising rows; where every sampled row misleads, all are looked at."""
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(2, 90_001)).astype(np.float32)
+    if kind == "ties":
+        scores = np.round(scores)
+    elif kind == "rising":
+        scores = np.sort(scores, axis=1)
+    elif kind == "misled":
+        scores[:, :: 90_001 // 8192] = 99
+        scores[:, 1:1000] = 100
+    elif kind == "few":
+        scores[:, 50:] = -np.inf
+    for depth in (1, 10, 1000):
+        expected = np.argsort(-scores[:, 1:], axis=1, kind="stable")[:, :depth] + 1
+        expected[np.isneginf(np.take_along_axis(scores, expected, axis=1))] = 0
+        assert (accuracy.top_rows(scores, [[], []], depth) == expected).all()
+
+
 def test_top_rows_over_several_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = np.random.default_rng(1).random((7, 9)).astype(np.float32)
     exclude = [[row + 1] for row in range(7)]

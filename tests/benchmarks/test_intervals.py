@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from benchmarks.intervals import bootstrap_ci, bootstrap_means, holm, paired_difference, paired_p_value
+from benchmarks.intervals import bootstrap_ci, bootstrap_means, holm, paired_difference, paired_tests
 
 
 def test_interval_of_a_proportion_matches_the_normal_approximation() -> None:
@@ -46,11 +46,26 @@ def test_pairing_removes_what_users_share() -> None:
 
 
 def test_p_value() -> None:
+    noise = np.random.default_rng(0).normal(0, 1, 400)
+    pairs = [(noise + 1, np.zeros(400)), (noise - noise.mean(), np.zeros(400)), (np.ones(5), np.ones(5))]
+    first, second, third = (test.p for test in paired_tests(pairs))
+    assert first == 2 / 4001
+    assert second > 0.5
+    assert third == 1.0
+
+
+def test_pairs_together_are_what_each_is_alone() -> None:
+    """Also where some are drawn by value, some by user, and not all over equally many users."""
     rng = np.random.default_rng(0)
-    noise = rng.normal(0, 1, 400)
-    assert paired_p_value(noise + 1, np.zeros(400)) < 0.001
-    assert paired_p_value(noise - noise.mean(), np.zeros(400)) > 0.5
-    assert paired_p_value(np.ones(5), np.ones(5)) == 1.0
+    pairs = [(rng.random(n), rng.random(n)) for n in (300, 300, 200)]
+    pairs.append((rng.integers(0, 3, 300) / 2, np.zeros(300)))
+    together = paired_tests(pairs)
+    for (a, b), test in zip(pairs, together, strict=True):
+        difference, interval = paired_difference(a, b)
+        assert test.difference == difference
+        assert test.ci95 == pytest.approx(interval, rel=1e-12)
+        assert test.p == paired_tests([(a, b)])[0].p
+    assert paired_tests([]) == []
 
 
 def test_users_must_be_the_same() -> None:
@@ -61,11 +76,21 @@ def test_users_must_be_the_same() -> None:
 
 
 def test_a_hundred_thousand_users_are_quick() -> None:
-    values = 1 / np.log2(1 + np.random.default_rng(0).integers(1, 12, size=100_000))
+    """Of few values, of as many as the mean of three seeds has, and all different; eight pairs of those cost little
+    more than one."""
+    rng = np.random.default_rng(0)
+    seeds = 1 / np.log2(1 + rng.integers(1, 12, size=(6, 100_000)))
+    values = seeds[0]
     start = time.process_time()
     low, high = bootstrap_ci(values)
     assert time.process_time() - start < 2
     assert high - low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(100_000), rel=0.05)
+    mean = seeds[:3].mean(axis=0) - seeds[3:].mean(axis=0)  # a quarter of the values differ: users are drawn
+    start = time.process_time()
+    tests = paired_tests([(mean, np.zeros(100_000)), *((rng.random(100_000), mean) for _ in range(7))], resamples=400)
+    assert time.process_time() - start < 2
+    low, high = tests[0].ci95
+    assert high - low == pytest.approx(2 * 1.96 * mean.std() / np.sqrt(100_000), rel=0.15)
 
 
 def test_holm_by_hand() -> None:

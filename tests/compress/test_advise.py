@@ -4,12 +4,12 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
+from benchmarks.cost_model import CostModel, Shape
 from compress.advise import cost
 from compress.advise.advise import advise
 from compress.advise.document import cases, page
@@ -258,22 +258,22 @@ def test_mistakes_are_one_line(shop: Path, tmp_path: Path, refused: Callable[...
         Part.parse("genre=", str(shop))
 
 
-@pytest.mark.parametrize(
-    ("told", "expected"),
-    [  # p50 in ms by the numbers in the table, p95 twice that; asked at 5000 items of 2 dimensions
-        ([(1000, 0.1), (3000, 0.2)], 0.1 + 9000 * 0.1 / 2000),
-        ([(1000, 0.3), (3000, 0.1)], 0.2),  # larger is not faster: the mean
-        ([(1000, 0.1), (3000, 0.5)], 10000 * (1000 * 0.1 + 3000 * 0.5) / (1000**2 + 3000**2)),  # starts below 0
-    ],
-)
-def test_an_estimate_of_p95_neither_falls_nor_is_negative(
-    told: list[tuple[int, float]], expected: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows = [(None, None, SimpleNamespace(items=items, p50_ms=value, p95_ms=2 * value)) for items, value in told]
-    monkeypatch.setattr(Published, "small_models", lambda _self, _precision: iter(rows))
-    assert NONE.p95_ms(5000, 2, published_dim=1) == pytest.approx(2 * expected)
+def test_the_cost_model_of_this_machine_decides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The estimate and its machine are told; another fit, in the variable, gives another choice."""
+    shipped, facts = CostModel.load(), replace(FACTS, target=replace(DOMAIN, items=200_000))
+    p95 = {dim: shipped.p95_ms(Shape(items=200_000, dim=dim)) for dim in (64, 32)}
+    assert p95[32] < p95[64]
+    between = Budget(max_p95_ms=(p95[64] + p95[32]) / 2)
+    advice = student(facts, between, NONE)
+    assert advice.settings["distil"]["student"]["dim"] == 32
+    assert "an estimate fitted on" in advice.reason and shipped.machine in advice.reason
+    slow = shipped.model_copy(update={"machine": "a slow one", "coefficients": {"calls": 100.0}})
+    (tmp_path / "cost.json").write_text(slow.model_dump_json())
+    monkeypatch.setenv("SLIMREC_COST", str(tmp_path / "cost.json"))
+    assert "even the smallest is outside the budget" in student(facts, between, NONE).reason
+    assert "a slow one" in student(facts, between, NONE).reason
 
 
 def test_without_published_results_nothing_is_claimed() -> None:
-    nothing: list[Any] = [NONE.int8(), NONE.p95_ms(100, 64), list(NONE.small_models("fp32"))]
-    assert nothing == [None, None, []] and NONE.gates == ""
+    nothing: list[Any] = [NONE.int8(), list(NONE.small_models("fp32"))]
+    assert nothing == [None, []] and NONE.gates == ""

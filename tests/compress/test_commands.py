@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 
 import pytest
@@ -51,7 +52,10 @@ def test_plan_says_what_is_sealed(said, tiny_run, tmp_path):
     n = len(tiny_run.result.stages)
     assert lines[0].split() == ["step", "state", "seconds", "memory", "MB"]
     assert sum(" sealed " in line for line in lines) == n and lines[-1] == f"{n} of {n} sealed; left: 0 s"
+    (told,) = [line for line in lines if line.startswith("p95 of an answer in fp32, ")]
+    assert re.search(r"control \d+\.\d\d ms.*student \d+\.\d\d ms; an estimate fitted on ", told)
     lines = said("plan", "tiny", "--store", tmp_path / "fresh").out.splitlines()
+    assert not any(line.startswith("p95") for line in lines)
     assert lines[-1] == f"0 of {n} sealed; left: 0 s and {n} steps this store has not seen yet"
     lines = said("plan", "tiny", "--store", tiny_run.store, "--set", "select.max_p95_ms=9").out.splitlines()
     assert lines[-1].startswith(f"{n - 2} of {n} sealed; left: ")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from benchmarks.accuracy import at_once
 from compress.data.dataset import Dataset
 from compress.distil.lists import ListwiseKL
 from compress.distil.sequence import SequenceStudent, new_student, train_student
@@ -23,7 +24,6 @@ from compress.teacher.cache import CachedScores, cached_scores, contexts
 from compress.training import (
     Fit,
     Training,
-    at_once,
     fit,
     seed_everything,
     top_of_cases,

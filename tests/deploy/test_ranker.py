@@ -1,5 +1,7 @@
 """The graph contract, as the ranker and the text encoder see it."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -29,6 +31,24 @@ def test_rank_agrees_with_numpy(tiny, table):
         order = np.argsort(-expected, kind="stable")[:6]
         assert rows[place].tolist() == order.tolist()
         np.testing.assert_allclose(scores[place], expected[order], rtol=1e-5)
+
+
+def test_the_best_of_one_history_are_rank_s(tiny):
+    """In arrays that are used again: shorter excludes leave nothing behind, and each thread has its own."""
+    ranker = Ranker(tiny.folder / "history.fp32.onnx", spin=False)
+    rng = np.random.default_rng(0)
+    questions = []
+    for number in range(300):
+        history = rng.choice(20, 1 + number % 5, replace=False) + 1
+        exclude = rng.choice(20, rng.integers(0, 20), replace=False) + 1
+        questions.append((history.tolist(), exclude.tolist(), 1 + number % 20))
+    expected = []
+    for history, exclude, k in questions:
+        scores, rows = ranker.rank(np.array([history]), np.array([exclude or [0]]), k)
+        expected.append((scores[0].tolist(), rows[0].tolist()))
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda question: ranker.best(*question), questions)) == expected
+    assert [ranker.best(*question) for question in questions] == expected
 
 
 def test_a_graph_with_other_inputs_is_refused(tiny):

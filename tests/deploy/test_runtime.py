@@ -105,6 +105,18 @@ def test_many_equals_one_by_one(model):
         model.recommend_many(histories, 6, [[]])
 
 
+def test_one_alone_is_what_it_is_among_others(model):
+    """Most requests go a shorter way: unknown ids, repeats, long histories, excludes and all that may be left over."""
+    cases = [(["i3", "no", "i9", "no"], ["i4", "nor"]), ([f"i{row}" for row in range(1, 12)], []), (["no"], ["i1"])]
+    cases += [(["i5", "i5"], [f"i{row}" for row in range(6, 21)]), ([], [])]
+    for k in (1, 7, 50):
+        together = model.recommend_many([h for h, _ in cases], k, [e for _, e in cases])
+        for (history, exclude), wanted in zip(cases, together, strict=True):
+            found = model.recommend(history, k, exclude)
+            assert (ids(found), found.unknown, found.source) == (ids(wanted), wanted.unknown, wanted.source)
+            assert [one.score for one in found.items] == pytest.approx([one.score for one in wanted.items])
+
+
 def test_rows_of(model):
     assert model.rows_of(["i1", "x", "i20"]) == [1, 0, 20]
 
