@@ -3,13 +3,14 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 DEVICE_VENV ?= .venv-device
 OPTIMUM_VENV ?= .venv-optimum
+CONTRACT_VENV ?= .venv-contract
 TORCH_INDEX ?=
 ORT_WEB := node_modules/onnxruntime-web
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test test-web test-optimum check format bench bench-teacher bench-compression fuzz clean
+.PHONY: demo test test-web test-optimum test-arm64 check format bench bench-teacher bench-compression fuzz soak clean
 
 demo: $(VENV)/.compress  ## MovieLens-100k and MiniLM through every stage, into runs/quickstart
 	$(BIN)/slimrec run recipes/quickstart.yaml --out runs/quickstart
@@ -48,6 +49,11 @@ fuzz: $(VENV)/.compress  ## a signed bundle damaged ten thousand times: all refu
 	$(BIN)/slimrec run recipes/tiny.yaml --out runs/fuzz --set pack.key=$(abspath runs/fuzz.key)
 	$(BIN)/python -m benchmarks.fuzz runs/fuzz/bundle.slim --key runs/fuzz.key.pub
 
+SOAK_BUNDLE ?= runs/soak/bundle.slim
+soak: $(VENV)/.compress $(CONTRACT_VENV)/.schemathesis  ## a server under load for ten minutes; another bundle: SOAK_BUNDLE=FILE
+	test -f $(SOAK_BUNDLE) || $(BIN)/slimrec run recipes/tiny.yaml --out runs/soak
+	SLIMREC_SCHEMATHESIS=$(abspath $(CONTRACT_VENV))/bin/schemathesis $(BIN)/python -m benchmarks.soak $(SOAK_BUNDLE)
+
 # torch first and by its pin: a bare requirement elsewhere would fetch another build
 $(VENV)/.compress: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -73,10 +79,16 @@ $(OPTIMUM_VENV)/.optimum: Makefile
 	$(OPTIMUM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check transformers==4.57.6 optimum==2.1.0 optimum-onnx==0.1.0 onnxruntime==1.32.0 onnx==1.23.2
 	touch $@
 
+# a pytest plugin comes with it: not beside our own tests
+$(CONTRACT_VENV)/.schemathesis: Makefile
+	test -x $(CONTRACT_VENV)/bin/python || $(PYTHON) -m venv $(CONTRACT_VENV)
+	$(CONTRACT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check schemathesis==4.32.5
+	touch $@
+
 # its wasm and loader are read, none of its scripts is run
 $(ORT_WEB)/package.json: Makefile
 	npm install --no-save --no-package-lock --no-audit --no-fund --ignore-scripts --silent onnxruntime-web@1.30.0
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(DEVICE_VENV) $(OPTIMUM_VENV) node_modules runs build dist *.egg-info
+	rm -rf $(VENV) $(DEVICE_VENV) $(OPTIMUM_VENV) $(CONTRACT_VENV) node_modules runs build dist *.egg-info
