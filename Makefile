@@ -24,6 +24,12 @@ test-optimum: $(VENV)/.dev $(OPTIMUM_VENV)/.optimum  ## optimum's exporter and r
 test-web: $(VENV)/.dev $(ORT_WEB)/package.json  ## the page that answers offline, in Chromium (which must be in PATH)
 	SLIMREC_ONNXRUNTIME_WEB=$(abspath $(ORT_WEB))/dist $(BIN)/python -m pytest tests/deploy/test_web.py
 
+# As root, or as a user who may make user namespaces; on Debian: apt-get install mmdebstrap qemu-user-static
+test-arm64: $(VENV)/.dev .arm64/.packages  ## one bundle on ARM64, emulated: golden answers, and x86-64's recommendations
+	mkdir -p runs
+	test -f runs/arm64/bundle.slim || $(BIN)/slimrec run recipes/tiny.yaml --out runs/arm64
+	SLIMREC_ARM64=$(abspath .arm64) SLIMREC_ARM64_BUNDLE=$(or $(ARM64_BUNDLE),$(abspath runs/arm64/bundle.slim)) $(BIN)/python -m pytest tests/deploy/test_arm64.py
+
 check: $(VENV)/.dev  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -85,10 +91,21 @@ $(CONTRACT_VENV)/.schemathesis: Makefile
 	$(CONTRACT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check schemathesis==4.32.5
 	touch $@
 
+# a root that is only unpacked, nothing in it is run here; then our wheel and what it requires, for that machine
+.arm64/.packages: pyproject.toml constraints.txt | $(VENV)/.dev
+	rm -rf .arm64
+	mkdir -p .arm64/wheel
+	mmdebstrap --quiet --variant=extract --architectures=arm64 --include=python3,libstdc++6,libexpat1 bookworm .arm64/root
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir .arm64/wheel .
+	$(PIP) --target .arm64/packages --only-binary=:all: --implementation cp --python-version 3.11 \
+	  --platform manylinux_2_34_aarch64 --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 \
+	  --constraint constraints.txt .arm64/wheel/*.whl
+	touch $@
+
 # its wasm and loader are read, none of its scripts is run
 $(ORT_WEB)/package.json: Makefile
 	npm install --no-save --no-package-lock --no-audit --no-fund --ignore-scripts --silent onnxruntime-web@1.30.0
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(DEVICE_VENV) $(OPTIMUM_VENV) $(CONTRACT_VENV) node_modules runs build dist *.egg-info
+	rm -rf $(VENV) $(DEVICE_VENV) $(OPTIMUM_VENV) $(CONTRACT_VENV) .arm64 node_modules runs build dist *.egg-info

@@ -25,6 +25,7 @@ Operation = Literal["recommend", "batch", "search", "feedback", "add_item", "rem
 _POOL = 2000  # requests that are made beforehand, so that making them costs nothing while they are timed
 _USERS = 10_000
 BATCH = 8
+_IDLE_SECONDS = 3.0  # the server waits five for the next request; a request sent as it closes would be nobody's fault
 _REMEMBERED = 512  # answers of which feedback may tell
 
 
@@ -171,7 +172,7 @@ class Load:
         self._phase, self._work, self._port = phase, work, port
         self._draw = random.Random(phase.seed)
         self._operations, self._weights = list(phase.mix), list(phase.mix.values())
-        self._idle: list[Connection] = []
+        self._idle: list[tuple[Connection, float]] = []
         self._free = asyncio.Semaphore(phase.connections)
         self.sent = self.lost = self.bare_refusals = 0
         self.answers: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
@@ -185,7 +186,7 @@ class Load:
         start = time.perf_counter()
         await (self._closed(start) if self._phase.rate is None else self._open(self._phase.rate))
         seconds = time.perf_counter() - start
-        for connection in self._idle:
+        for connection, _ in self._idle:
             connection.close()
         return Found(
             name=self._phase.name,
@@ -239,11 +240,20 @@ class Load:
 
     async def _one(self, due: float) -> None:
         async with self._free:
-            connection = self._idle.pop() if self._idle else await Connection.open("127.0.0.1", self._port)
+            connection = self._kept_alive() or await Connection.open("127.0.0.1", self._port)
             self.lag_s.append(max(0.0, time.perf_counter() - due))
             await self._ask(connection, due)
             if connection.usable:
-                self._idle.append(connection)
+                self._idle.append((connection, time.perf_counter()))
+
+    def _kept_alive(self) -> Connection | None:
+        """The connection that was used last; those that the server may be closing for their silence are let go."""
+        while self._idle:
+            connection, since = self._idle.pop()
+            if connection.usable and time.perf_counter() - since < _IDLE_SECONDS:
+                return connection
+            connection.close()
+        return None
 
     async def _ask(self, connection: Connection, due: float | None) -> Answer | None:
         [operation] = self._draw.choices(self._operations, self._weights)
