@@ -1,5 +1,6 @@
 """The order of a soak: saturation, half of it, overload, the mixture with releases changing, a stop under load."""
 
+import os
 import signal
 import tempfile
 import time
@@ -87,7 +88,8 @@ class Kept(Record):
 class Soaked(Record):
     """What was seen, before it is judged. idle_mb: the resident set after the first answer, the text encoder not yet
     used. first_answer_s: from the start of `slimrec serve` to its first answer. statuses: of all answers but those of
-    the last phase, as the server counted them. said: the server's own log, which has what it warns of."""
+    the last phase, as the server counted them. real_time: whether server and load generator ran before all other work of
+    the machine (`chrt`), as on an idle one. said: the server's own log, which has what it warns of."""
 
     bundle: str
     items: int
@@ -105,6 +107,7 @@ class Soaked(Record):
     said: list[str]
     kept: Kept
     contract: Contract | None
+    real_time: bool
     busy_elsewhere: float | None
     steal: float | None
     machine: Machine
@@ -166,6 +169,7 @@ def soak(
             said=log.read_text("utf-8").splitlines()[:50],
             kept=_kept(device, generator.acknowledged, phases, unkept),
             contract=contract,
+            real_time=os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR),
             busy_elsewhere=elsewhere,
             steal=steal,
             machine=describe_machine(),

@@ -147,13 +147,14 @@ def markdown(report: Report) -> str:
     lines += ["|---|---|---|---|---|---|---|---|---|---|", *map(_row, soak.phases)]
     machine = soak.machine
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    before = ", server and load generator before all other work (SCHED_RR)" if soak.real_time else ""
     elsewhere = "" if soak.busy_elsewhere is None else f", {soak.busy_elsewhere:.0%} of the CPU time taken by others"
     lines += [
         "",
         "Times are of recommendations: with a rate from the moment a request was due, else from when it was sent. "
         f"Server at rest {soak.idle_mb:.0f} MB, at most {soak.memory.peak_mb:.0f} MB while releases are exchanged; "
         f"`slimrec serve` answers {soak.first_answer_s:.2f} s after its start. {soak.bundle}, {soak.items} items; "
-        f"{machine.cpu}, {machine.cores} cores{elsewhere}; {versions}; commit {soak.commit}. Made by `make soak`.",
+        f"{machine.cpu}, {machine.cores} cores{elsewhere}{before}; {versions}; commit {soak.commit}. Made by `make soak`.",
     ]
     return "\n".join(lines) + "\n"
 
