@@ -4,13 +4,14 @@ VENV ?= .venv
 DEVICE_VENV ?= .venv-device
 OPTIMUM_VENV ?= .venv-optimum
 CONTRACT_VENV ?= .venv-contract
+OPERATIONS_VENV ?= .venv-operations
 TORCH_INDEX ?=
 ORT_WEB := node_modules/onnxruntime-web
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test test-web test-optimum test-arm64 check format bench bench-teacher bench-compression fuzz soak clean
+.PHONY: demo test test-web test-optimum test-arm64 test-operations check format bench bench-teacher bench-compression fuzz soak clean
 
 demo: $(VENV)/.compress  ## MovieLens-100k and MiniLM through every stage, into runs/quickstart
 	$(BIN)/slimrec run recipes/quickstart.yaml --out runs/quickstart
@@ -23,6 +24,13 @@ test-optimum: $(VENV)/.dev $(OPTIMUM_VENV)/.optimum  ## optimum's exporter and r
 
 test-web: $(VENV)/.dev $(ORT_WEB)/package.json  ## the page that answers offline, in Chromium (which must be in PATH)
 	SLIMREC_ONNXRUNTIME_WEB=$(abspath $(ORT_WEB))/dist $(BIN)/python -m pytest tests/deploy/test_web.py
+
+test-operations: $(VENV)/.dev  ## docs/OPERATIONS.md followed, command by command, with a wheel in a new environment
+	rm -rf $(OPERATIONS_VENV)
+	$(PYTHON) -m venv $(OPERATIONS_VENV)
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(OPERATIONS_VENV)/wheel .
+	$(OPERATIONS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(OPERATIONS_VENV)/wheel/*.whl
+	SLIMREC_COMMAND=$(abspath $(OPERATIONS_VENV))/bin/slimrec $(BIN)/python -m pytest tests/deploy/test_operations.py
 
 # As root, or as a user who may make user namespaces; on Debian: apt-get install mmdebstrap qemu-user-static
 test-arm64: $(VENV)/.dev .arm64/.packages  ## one bundle on ARM64, emulated: golden answers, and x86-64's recommendations
@@ -108,4 +116,4 @@ $(ORT_WEB)/package.json: Makefile
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(DEVICE_VENV) $(OPTIMUM_VENV) $(CONTRACT_VENV) .arm64 node_modules runs build dist *.egg-info
+	rm -rf $(VENV) $(DEVICE_VENV) $(OPTIMUM_VENV) $(CONTRACT_VENV) $(OPERATIONS_VENV) .arm64 node_modules runs build dist *.egg-info

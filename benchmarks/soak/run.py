@@ -88,8 +88,8 @@ class Kept(Record):
 class Soaked(Record):
     """What was seen, before it is judged. idle_mb: the resident set after the first answer, the text encoder not yet
     used. first_answer_s: from the start of `slimrec serve` to its first answer. statuses: of all answers but those of
-    the last phase, as the server counted them. real_time: whether server and load generator ran before all other work of
-    the machine (`chrt`), as on an idle one. said: the server's own log, which has what it warns of."""
+    the last phase, as the server counted them. real_time: whether server and load generator ran before all other work
+    (`chrt`), as on an idle machine. said: the server's own log, which has what it warns of."""
 
     bundle: str
     items: int

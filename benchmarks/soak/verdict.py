@@ -154,7 +154,8 @@ def markdown(report: Report) -> str:
         "Times are of recommendations: with a rate from the moment a request was due, else from when it was sent. "
         f"Server at rest {soak.idle_mb:.0f} MB, at most {soak.memory.peak_mb:.0f} MB while releases are exchanged; "
         f"`slimrec serve` answers {soak.first_answer_s:.2f} s after its start. {soak.bundle}, {soak.items} items; "
-        f"{machine.cpu}, {machine.cores} cores{elsewhere}{before}; {versions}; commit {soak.commit}. Made by `make soak`.",
+        f"{machine.cpu}, {machine.cores} cores{elsewhere}{before}; {versions}; "
+        f"commit {soak.commit}. Made by `make soak`.",
     ]
     return "\n".join(lines) + "\n"
 

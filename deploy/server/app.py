@@ -233,7 +233,7 @@ class Endpoints:
             role=role,
         )
         try:
-            self._feedback.submit(record)
+            self._feedback.submit(record, awaited=False)
         except UnavailableError:  # an answer that cannot be learnt from is still an answer
             self.metrics.unkept.add()
 

@@ -37,7 +37,8 @@ class Log:
     def __init__(self, full=False):
         self.records, self.full = [], full
 
-    def submit(self, record):
+    def submit(self, record, *, awaited=True):
+        assert awaited is isinstance(record, Event)
         done = Future()
         if self.full and isinstance(record, Shown):
             raise UnavailableError("feedback: too much waits to be written")
