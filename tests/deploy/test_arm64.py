@@ -1,8 +1,8 @@
 """The same bundle on ARM64, emulated: golden answers hold and recommendations are this machine's (`make test-arm64`).
 
 `make` puts a Debian root and the wheel's own dependencies, all for aarch64, into a folder; QEMU's user mode runs them.
-Two CPUs are played: a Cortex-A53, as on small boards, whose INT8 products are made of plain NEON, and a Neoverse-N1 with
-dot products of INT8.
+Two CPUs are played: a Cortex-A53, as on small boards, whose INT8 products are made of plain NEON, and a Neoverse-N1
+with dot products of INT8.
 """
 
 import json
