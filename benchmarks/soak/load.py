@@ -133,8 +133,8 @@ class Work:
     def make(self, operation: Operation) -> bytes:
         """The next request of a kind; one that has nothing to tell of yet asks for a recommendation."""
         if operation == "batch":
-            body = {"requests": [self._asked() for _ in range(BATCH)]}
-            return request_bytes("POST", "/v1/recommend/batch", json.dumps(body).encode())
+            together = {"requests": [self._asked() for _ in range(BATCH)]}
+            return request_bytes("POST", "/v1/recommend/batch", json.dumps(together).encode())
         if operation == "search":
             return request_bytes("GET", f"/v1/items?query={self._draw.choice('aeiou')}&limit=20")
         if operation == "add_item":

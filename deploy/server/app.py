@@ -152,7 +152,7 @@ class Endpoints:
         """ASGI's: what was answered before the end is asked of shadows too, for as long as a request may take."""
         yield
         if self._shadows:
-            _, late = await asyncio.wait(self._shadows, timeout=self._options.seconds)
+            _done, late = await asyncio.wait(self._shadows, timeout=self._options.seconds)
             for asked in late:
                 asked.cancel()
                 self.metrics.unkept.add()
