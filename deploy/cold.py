@@ -1,13 +1,12 @@
 """Items that came after the bundle: from their text to a place in the ranking, without retraining."""
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from deploy.catalogue import Catalogue
-from deploy.errors import ConflictError, UsageError
+from deploy.errors import ConflictError, SlimrecError, UsageError
 from deploy.journal import ItemJournal, StoredItem
 from deploy.manifest import ITEMS, shorten
 from deploy.tables import TITLE_COLUMNS
@@ -40,9 +39,10 @@ class ColdTable:
 
 
 class ColdItems:
-    """The cold items of one bundle, kept in a journal where there is one. Thread-safe: a reader takes `table` once.
+    """The cold items of one bundle, in a journal that it may share. Thread-safe: a reader takes `table` once.
 
     Each change makes a new table: changes are rare beside the encoding and the sync to disk that they cost anyway.
+    What is put through one bundle is ranked by all that share its journal, before `put` returns.
     """
 
     def __init__(
@@ -58,18 +58,25 @@ class ColdItems:
     ) -> None:
         """encode: texts -> vectors; None where the bundle cannot take cold items. encoder: names what `encode` is made
         of; vectors in the journal that another encoder made are made anew. Items of the journal that the bundle has
-        among its own are left in the journal, for a release that has them not.
+        among its own, or whose text it cannot make, are left in the journal, for a release that can.
         """
         self._warm, self._dim, self._most = warm, dim, most
         self._encode, self._encoder, self._template = encode, encoder, template
-        self._journal = journal
-        self._lock = threading.Lock()
+        self._journal = journal if journal is not None else ItemJournal(None)
         self._items: dict[str, StoredItem] = {}
-        if encode is not None and journal is not None:
-            for item in journal.items.values():
-                if item.id not in warm.row_of:
-                    self._items[item.id] = self._current(item)
-        self.table = self._built()
+        if encode is not None:
+            # Most of the encoding before the journal is held: items come and go meanwhile.
+            found = {item.id: (item, self._placed(item)) for item in self._journal.items.values()}
+            with self._journal.changing:
+                for item in self._journal.items.values():
+                    before, placed = found.get(item.id, (None, None))
+                    placed = placed if before is item else self._placed(item)
+                    if placed is not None:
+                        self._items[item.id] = placed
+                self._journal.follow(self)
+                self.table = self._built()
+        else:
+            self.table = self._built()
 
     @property
     def possible(self) -> bool:
@@ -79,10 +86,10 @@ class ColdItems:
     @property
     def kept(self) -> bool:
         """Whether cold items outlive the process."""
-        return self._journal is not None
+        return self._journal.folder is not None
 
     def put(self, item: NewItem) -> bool:
-        """Add an item, or replace the cold item of that id; durable, where there is a journal, when this returns.
+        """Add an item, or replace the cold item of that id; durable, where the journal is, when this returns.
 
         Returns whether the id is new. Raises UsageError (an attribute that the bundle's items do not have, no text, a
         bundle that takes none) or ConflictError (an item of the bundle has the id, or there are too many).
@@ -95,27 +102,45 @@ class ColdItems:
         text = item.text if item.text is not None else self._text(item.id, item.title, cells)
         if not one_line(text):
             raise UsageError("title: the item's text must not be blank, it is all that is known of it")
-        with self._lock:
+        with self._journal.changing:
             new = item.id not in self._items
             if new and len(self._items) >= self._most:
                 raise ConflictError(f"id: there are {self._most} cold items, the most that are kept; remove some")
-            stored = self._current(StoredItem(item.id, one_line(item.title), item.text, cells))
-            if self._journal is not None:
-                self._journal.put(stored)
-            self._items = {**self._items, item.id: stored}
-            self.table = self._built()
+            self._journal.put(self._current(StoredItem(item.id, one_line(item.title), item.text, cells)))
         return new
 
     def remove(self, item: str) -> bool:
         """Forget a cold item; False where there is none of that id."""
-        with self._lock:
-            if item not in self._items:
+        with self._journal.changing:
+            if self._encode is None or item in self._warm.row_of or item not in self._journal.items:
                 return False
-            if self._journal is not None:
-                self._journal.remove(item)
+            self._journal.remove(item)
+        return True
+
+    def take(self, item: StoredItem) -> None:
+        """Rank an item that was put into the journal, here or through another bundle."""
+        try:
+            placed = self._placed(item)
+        except SlimrecError:
+            placed = None  # this bundle's encoder is not well: who put the item has been told by its own
+        kept = {name: one for name, one in self._items.items() if placed is not None or name != item.id}
+        self._items = kept if placed is None else {**kept, item.id: placed}
+        self.table = self._built()
+
+    def drop(self, item: str) -> None:
+        """Rank it no more."""
+        if item in self._items:
             self._items = {key: value for key, value in self._items.items() if key != item}
             self.table = self._built()
-        return True
+
+    def _placed(self, item: StoredItem) -> StoredItem | None:
+        """The item as this bundle ranks it; None where it has the id among its own, or no text for it."""
+        if item.id in self._warm.row_of:
+            return None
+        try:
+            return self._current(item)
+        except UsageError:
+            return None
 
     def _text(self, item: str, title: str, cells: Mapping[str, str]) -> str:
         missing = [c for c in template_columns(self._template or "") if c not in _OWN and not self._warm.has(c)]

@@ -1,7 +1,7 @@
-"""Cold items on disk: one append-only file of checksummed lines (deploy/lines.py) that a power cut leaves readable.
+"""The cold items that all open releases share; on disk one append-only file of checksummed lines (deploy/lines.py).
 
-What was cut off in the last line was never acknowledged and is dropped. Lines damaged elsewhere are skipped, and the
-file as it was is kept beside.
+A power cut leaves it readable: what was cut off in the last line was never acknowledged and is dropped. Lines
+damaged elsewhere are skipped, and the file as it was is kept beside.
 """
 
 import base64
@@ -12,7 +12,8 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+from weakref import WeakSet
 
 import numpy as np
 
@@ -50,23 +51,40 @@ class StoredItem:
         return cls(found["id"], found["title"], found["text"], found["cells"], found["made_of"], vector)
 
 
-class ItemJournal:
-    """The cold items of a state folder. One process holds the folder; thread-safe, so that releases may share it."""
+class Follower(Protocol):
+    """Who ranks the items of a journal: told of each change, one at a time, before whoever made it goes on."""
 
-    def __init__(self, folder: Path) -> None:
-        """Open or begin the journal in `folder`. Raises UsageError where another process has it or it is unreadable."""
+    def take(self, item: StoredItem) -> None:
+        """An item was put."""
+
+    def drop(self, item: str) -> None:
+        """An item was removed."""
+
+
+class ItemJournal:
+    """Cold items and who ranks them. One process holds a state folder; thread-safe, so that releases share it."""
+
+    def __init__(self, folder: Path | None) -> None:
+        """Open or begin the journal in `folder`; None keeps items for as long as the process lives. Raises UsageError
+        where another process has the folder or it is unreadable."""
         self.folder = folder
         self.items: dict[str, StoredItem] = {}
         self.damaged_lines = 0
-        self._changing = threading.Lock()
+        self.changing = threading.RLock()
+        """Held while an item changes, in the journal and in all who follow it."""
+        self._followers: WeakSet[Follower] = WeakSet()
         self._held = contextlib.ExitStack()
+        if folder is not None:
+            self._open(folder)
+
+    def _open(self, folder: Path) -> None:
         try:
             disk.make_folder(folder)
             if not self._held.enter_context(disk.lock(folder / LOCK, wait=False)):
                 self._held.close()
                 raise UsageError(f"{folder}: another server keeps its state there")
             self._fd = disk.open_for_append(folder / FILE)
-            self._lines = self._replay()
+            self._lines = self._replay(folder)
             self._size = disk.size_of(self._fd)
             disk.sync_folder(folder)
         except OSError as error:
@@ -75,25 +93,37 @@ class ItemJournal:
 
     def close(self) -> None:
         """Give the folder to others."""
-        os.close(self._fd)
+        if self.folder is not None:
+            os.close(self._fd)
         self._held.close()
 
+    def follow(self, follower: Follower) -> None:
+        """Tell `follower` of changes from now on, for as long as it lives."""
+        self._followers.add(follower)
+
     def put(self, item: StoredItem) -> None:
-        """On disk when this returns. Raises UnavailableError where the disk refuses; nothing has then changed."""
-        with self._changing:
-            self._append({"put": item.to_json()})
+        """On disk, and ranked by all who follow, when this returns. Raises UnavailableError where the disk refuses;
+        nothing has then changed."""
+        with self.changing:
+            if self.folder is not None:
+                self._append(self.folder, {"put": item.to_json()})
             self.items = {**self.items, item.id: item}
+            for follower in list(self._followers):
+                follower.take(item)
 
     def remove(self, item: str) -> None:
         """As `put`."""
-        with self._changing:
-            self._append({"remove": item})
+        with self.changing:
+            if self.folder is not None:
+                self._append(self.folder, {"remove": item})
             self.items = {name: kept for name, kept in self.items.items() if name != item}
+            for follower in list(self._followers):
+                follower.drop(item)
 
-    def _append(self, record: Mapping[str, Any]) -> None:
+    def _append(self, folder: Path, record: Mapping[str, Any]) -> None:
         try:
             if self._lines > 2 * len(self.items) + _SPARE_LINES:
-                self._compact()
+                self._compact(folder)
             line = _line(record)
             disk.write_all(self._fd, line)
             disk.sync(self._fd)
@@ -104,9 +134,9 @@ class ItemJournal:
         self._size += len(line)
         self._lines += 1
 
-    def _replay(self) -> int:
+    def _replay(self, folder: Path) -> int:
         """Read every line; returns how many there are."""
-        data = (self.folder / FILE).read_bytes()
+        data = (folder / FILE).read_bytes()
         whole = data.rfind(b"\n") + 1
         lines = data[:whole].splitlines(keepends=True)
         for line in lines:
@@ -120,18 +150,18 @@ class ItemJournal:
             except (ValueError, KeyError, TypeError):
                 self.damaged_lines += 1
         if self.damaged_lines:
-            disk.write_whole(self.folder / DAMAGED, data)
-            self._compact()
+            disk.write_whole(folder / DAMAGED, data)
+            self._compact(folder)
             return len(self.items)
         disk.cut(self._fd, whole)
         return len(lines)
 
-    def _compact(self) -> None:
+    def _compact(self, folder: Path) -> None:
         """The items alone, in a new file that takes the old one's place in one step."""
         data = b"".join(_line({"put": item.to_json()}) for item in self.items.values())
-        disk.write_whole(self.folder / FILE, data)
+        disk.write_whole(folder / FILE, data)
         os.close(self._fd)
-        self._fd = disk.open_for_append(self.folder / FILE)
+        self._fd = disk.open_for_append(folder / FILE)
         self._lines, self._size = len(self.items), len(data)
 
 

@@ -83,8 +83,8 @@ def serve(
     server.set_up_logs(log_format)
     # The port first: a busy one is known at once, a large bundle takes a while to verify.
     with server.listen(host, port) as listener:
-        journal = None if state is None else ItemJournal(state)
-        if journal is not None and journal.damaged_lines:
+        journal = ItemJournal(state)
+        if journal.damaged_lines:
             click.echo(f"{state}: {journal.damaged_lines} damaged lines left out, the file as it was kept", err=True)
 
         def load(bundle: Path) -> Recommender:

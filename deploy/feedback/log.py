@@ -15,6 +15,7 @@ from deploy.feedback.upkeep import prune
 from deploy.feedback.writer import Limits, Writer
 
 GROUP_BYTES = 1 << 20
+GATHER_SECONDS = 0.05
 UPKEEP_SECONDS = 3600.0
 DAY_SECONDS = 86_400.0
 
@@ -27,7 +28,8 @@ class FeedbackLog:
     """An open log. A record is acknowledged once it survives power loss.
 
     Group commit: records that come while a sync is under way are written together after it, with one sync for all. So
-    the wait of a single record is one sync, at most two, and no timer delays anything. Thread-safe.
+    the wait of a single record is one sync, at most two, and no timer delays anything that somebody waits for. What
+    nobody waits for is gathered for at most GATHER_SECONDS, and goes with the next record that is. Thread-safe.
     """
 
     def __init__(self, folder: Path, limits: Limits | None = None, *, clock: Callable[[], float] = time.time) -> None:
@@ -37,6 +39,7 @@ class FeedbackLog:
         self._changed = threading.Condition()
         self._pending: deque[tuple[bytes, Future[None]]] = deque()
         self._pending_bytes = 0
+        self._awaited = False
         self._closing = False
         self.committed, self.groups, self.failed = 0, 0, 0
         try:
@@ -57,11 +60,11 @@ class FeedbackLog:
         """How many segments this object removed because the log was full."""
         return self._writer.dropped_segments
 
-    def submit(self, record: Shown | Event) -> "Future[None]":
+    def submit(self, record: Shown | Event, *, awaited: bool = True) -> "Future[None]":
         """Queue a record without waiting. The future is done when it survives power loss, or has the error.
 
-        Records of one thread are written in the order in which it submits them. Raises UnavailableError where the log
-        is closed or (LogBusyError) too many wait.
+        awaited: whether somebody waits for that. Records of one thread are written in the order in which it submits
+        them. Raises UnavailableError where the log is closed or (LogBusyError) too many wait.
         """
         line = encode_record(record)
         future: Future[None] = Future()
@@ -70,9 +73,12 @@ class FeedbackLog:
                 raise UnavailableError(f"{self.folder}: closed")
             if self._pending_bytes + len(line) > self.limits.pending_bytes:
                 raise LogBusyError(f"{self.folder}: {self._pending_bytes} bytes wait to be written")
+            first = not self._pending
             self._pending.append((line, future))
             self._pending_bytes += len(line)
-            self._changed.notify()
+            self._awaited = self._awaited or awaited
+            if first or self._gathered():
+                self._changed.notify()
         return future
 
     def append(self, record: Shown | Event) -> None:
@@ -114,6 +120,7 @@ class FeedbackLog:
         """The next group; empty after an hour without one, None when the log is closed and all is written."""
         with self._changed:
             self._changed.wait_for(lambda: self._pending or self._closing, UPKEEP_SECONDS)
+            self._changed.wait_for(lambda: not self._pending or self._gathered(), GATHER_SECONDS)
             group, size = [], 0
             while self._pending and size < GROUP_BYTES:
                 line, future = self._pending.popleft()
@@ -121,7 +128,11 @@ class FeedbackLog:
                 if future.set_running_or_notify_cancel():
                     group.append((line, future))
                     size += len(line)
+            self._awaited = bool(self._pending)  # somebody may wait for what did not fit
             return None if self._closing and not group and not self._pending else group
+
+    def _gathered(self) -> bool:
+        return self._awaited or self._closing or self._pending_bytes >= GROUP_BYTES
 
     def _commit(self, group: list[tuple[bytes, Future[None]]]) -> None:
         try:

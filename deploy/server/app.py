@@ -4,7 +4,8 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.resources import files
@@ -92,6 +93,7 @@ def create_app(
             ClientDisconnect: gone,
             Exception: failed,
         },
+        lifespan=endpoints.lifespan,
     )
     return Guard(
         app,
@@ -144,6 +146,18 @@ class Endpoints:
             found.append(Route("/v1/feedback", self.feedback, methods=["POST"]))
         self._paths = {route.endpoint: route.path.replace(":path", "") for route in found}
         return found
+
+    @asynccontextmanager
+    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        """ASGI's: what was answered before the end is asked of shadows too, for as long as a request may take."""
+        yield
+        if self._shadows:
+            _done, late = await asyncio.wait(self._shadows, timeout=self._options.seconds)
+            for asked in late:
+                asked.cancel()
+                self.metrics.unkept.add()
+            if late:
+                say(logging.WARNING, "shadows not asked, the server stops", requests=len(late))
 
     def path_of(self, scope: Scope) -> str:
         """The path of the contract that a routed request asked for."""
@@ -219,7 +233,7 @@ class Endpoints:
             role=role,
         )
         try:
-            self._feedback.submit(record)
+            self._feedback.submit(record, awaited=False)
         except UnavailableError:  # an answer that cannot be learnt from is still an answer
             self.metrics.unkept.add()
 

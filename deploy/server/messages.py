@@ -161,7 +161,7 @@ class FeedbackRequest(Message):
     request_id: Annotated[RequestId, Field(description="of the answer that showed the item")]
     item_id: ItemId
     event: Literal["click", "like", "dislike", "purchase"]
-    ts: Annotated[float | None, Field(ge=0, le=1e11, description="seconds since 1970; null: now", strict=False)] = None
+    ts: Annotated[float | None, Field(ge=0, le=1e11, description="seconds since 1970; null: now")] = None
 
 
 class FeedbackResponse(Message):

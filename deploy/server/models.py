@@ -1,5 +1,6 @@
 """Which recommender answers whom: one bundle for all, or the releases of a folder."""
 
+import gc
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -62,13 +63,16 @@ def following(models: OneModel | Serving[Recommender]) -> Iterator[None]:
 
     def follow() -> None:
         known: tuple[str, ...] = ()
+        replaced = False
         while True:
             for line in set(models.problems) - set(known):
                 say(logging.WARNING, "release left out", why=line)
             known = models.problems
             if stopped.wait(REFRESH_SECONDS):
                 return
-            if models.refresh():
+            if replaced:  # a second ago: requests have let go of what answered before, cycles hold it still
+                gc.collect()
+            if replaced := models.refresh():
                 say(logging.INFO, "releases changed", active=models.model_for(None).release)
 
     thread = threading.Thread(target=follow, name="releases", daemon=True)

@@ -131,7 +131,7 @@ def configuration(app: Guard) -> uvicorn.Config:
         http=Connection,
         log_config=None,
         access_log=False,
-        lifespan="off",
+        lifespan="on",
         server_header=False,
         timeout_graceful_shutdown=int(DRAIN_SECONDS),
     )

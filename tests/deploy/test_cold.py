@@ -174,3 +174,37 @@ def test_threads_add_and_ask_at_once(model):
         added = list(pool.map(add, range(40)))
         asked = list(pool.map(ask, range(40)))
     assert all(added) and len(model.cold.table) == 40 and max(asked) == 40
+
+
+def test_what_is_put_through_one_release_is_ranked_by_all_that_are_open(tiny, write_tiny, parts):
+    journal = ItemJournal(None)
+    golden = parts["golden.json"].replace(b'"i20"', b'"c1"')
+    newer = write_tiny({"items.item": parts["items.item"].replace(b"i20\t", b"c1\t"), "golden.json": golden})
+    active, arm = (Recommender.load(bundle.folder, journal=journal) for bundle in (tiny, newer))
+    assert active.cold.put(NewItem("c2", "film odd", {"genre": ["Drama"]})) and not active.cold.kept
+    np.testing.assert_array_equal(arm.cold.table.vectors, active.text_vectors(["film odd Drama"]))
+    assert "c2" in ids(arm.recommend(["i3"], k=22)) and "c2" in ids(active.recommend(["i3"], k=22))
+    active.cold.put(NewItem("c1", "odd", {}))  # the arm has one of that id among its own
+    assert arm.cold.table.catalogue.ids == ["", "c2"] and active.cold.table.catalogue.ids == ["", "c2", "c1"]
+    assert not arm.cold.remove("c1") and arm.cold.remove("c2")
+    assert (len(arm.cold.table), active.cold.table.catalogue.ids) == (0, ["", "c1"])
+    later = Recommender.load(tiny.folder, journal=journal)
+    assert later.cold.table.catalogue.ids == ["", "c1"]
+    del active  # a release that nobody asks any more is not told
+    assert later.cold.put(NewItem("c3", "even", {})) and arm.cold.table.catalogue.ids == ["", "c3"]
+
+
+def test_an_item_without_the_text_that_a_release_wants_keeps_it_from_nothing(model):
+    """The other release's template has a column that its items do not show."""
+    journal = ItemJournal(None)
+    usual = ColdItems(model.catalogue, 4, encode=model.text_vectors, template="{title}", journal=journal)
+    usual.put(NewItem("c1", "film", {}))
+    strange = ColdItems(model.catalogue, 4, encode=model.text_vectors, template="{title} {maker}", journal=journal)
+    usual.put(NewItem("c2", "odd", {}, text="odd drama"))
+    usual.put(NewItem("c3", "even", {}))
+    assert usual.table.catalogue.ids == ["", "c1", "c2", "c3"] and strange.table.catalogue.ids == ["", "c2"]
+    usual.put(NewItem("c2", "odd", {}))  # now without the text
+    assert len(strange.table) == 0
+    with pytest.raises(UsageError, match="text: wanted, since the bundle's items do not show their maker"):
+        strange.put(NewItem("c4", "film", {}))
+    assert strange.remove("c1") and usual.table.catalogue.ids == ["", "c2", "c3"]

@@ -102,3 +102,42 @@ def test_the_unit_has_no_mistakes(tmp_path: Path) -> None:
 def test_the_container_file_is_clean() -> None:
     done = subprocess.run(["hadolint", str(EDGE / "Dockerfile")], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_trimming_leaves_what_a_device_uses(tmp_path: Path) -> None:
+    """`hub` is there for tokenizers alone, `click` for slimrec too; `Odd.Name` and `odd-name` are one name."""
+    packages = tmp_path / "lib" / "python3.11" / "site-packages"
+    requires = {
+        "slimrec": ["tokenizers>=0.22", "click", "rich[all]>=1; python_version > '3'", "nothing; extra == 'dev'"],
+        "tokenizers": ["huggingface_hub (>=0.16)"],
+        "huggingface-hub": ["hub_only", "click>=8"],
+        "hub_only": ["Odd.Name"],
+        "odd-name": [],
+        "click": [],
+        "rich": [],
+    }
+    for name, lines in requires.items():
+        folder, info = packages / name.replace("-", "_"), packages / f"{name.replace('-', '_')}-1.0.dist-info"
+        for path in (
+            folder / "__init__.py",
+            folder / "__pycache__" / "x.pyc",
+            folder / "tests" / "test_x.py",
+            info / "METADATA",
+        ):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("x" * 5000, "utf-8")
+        told = "".join(f"Requires-Dist: {line}\n" for line in lines)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{told}", "utf-8")
+        files = [
+            f"{folder.name}/__init__.py",
+            f"{folder.name}/tests/test_x.py",
+            f"{info.name}/METADATA",
+            f"{info.name}/RECORD",
+        ]
+        (info / "RECORD").write_text("".join(f"{file},,\n" for file in files), "utf-8")
+    done = subprocess.run([sys.executable, EDGE / "trim.py", tmp_path], capture_output=True, text=True, check=True)
+    assert re.fullmatch(rf"{re.escape(str(tmp_path))}: 0 MB, now 0\n", done.stdout)
+    kept = {"slimrec", "tokenizers", "click", "rich"}
+    assert {path.name for path in packages.iterdir()} == kept | {f"{name}-1.0.dist-info" for name in kept}
+    assert all((packages / name / "__init__.py").is_file() for name in kept)
+    assert not list(packages.rglob("tests"))

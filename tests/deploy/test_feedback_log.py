@@ -402,3 +402,15 @@ def test_the_lock_is_held_for_one_commit(tmp_path):
         tail = open_tail(tmp_path)
     assert tail is not None and tail.records == 1
     tail.close()
+
+
+def test_what_nobody_waits_for_goes_with_what_somebody_does(tmp_path):
+    """Nine answers and the event that follows: one sync for all but, at most, the first; then one for what is left."""
+    with FeedbackLog(tmp_path) as log:
+        waiting = [log.submit(shown(number), awaited=False) for number in range(9)]
+        log.append(clicked(8))
+        assert all(one.done() for one in waiting) and log.committed == 10 and log.groups <= 2
+        log.submit(shown(9), awaited=False).result(timeout=10)  # nothing follows it
+        assert log.committed == 11
+        log.submit(shown(10), awaited=False)
+    assert [record.request_id for record in read(tmp_path)] == [*(f"r{n}" for n in range(9)), "r8", "r9", "r10"]

@@ -37,7 +37,8 @@ class Log:
     def __init__(self, full=False):
         self.records, self.full = [], full
 
-    def submit(self, record):
+    def submit(self, record, *, awaited=True):
+        assert awaited is isinstance(record, Event)
         done = Future()
         if self.full and isinstance(record, Shown):
             raise UnavailableError("feedback: too much waits to be written")
@@ -143,6 +144,10 @@ def test_feedback_is_offered_where_there_is_a_log(model):
         ("POST", "/v1/feedback", {"request_id": "0" * 32, "item_id": "i1", "event": "click", "ts": 12}),
         ("POST", "/v1/feedback", {"request_id": "0" * 32, "item_id": "i1", "event": "stare"}),
     )
+    (false,) = ask(
+        app, ("POST", "/v1/feedback", {"request_id": "0" * 32, "item_id": "i1", "event": "click", "ts": False})
+    )
+    assert false.json()["errors"][0]["field"] == "ts"
     answer = shown.json()
     first, second = log.records
     assert isinstance(first, Shown) and abs(first.time - time.time()) < 60
@@ -322,3 +327,37 @@ def test_the_contract_is_what_is_offered(model):
     assert schemas["ItemRequest"]["additionalProperties"] is False
     references = set(json.dumps(document).split("#/components/schemas/")[1:])
     assert {part.partition('"')[0] for part in references} <= set(schemas)
+
+
+def test_shadows_are_asked_before_the_server_ends(model):
+    class Slow:
+        release, gate = "slow@0", threading.Event()
+
+        def recommend(self, *asked):
+            assert self.gate.wait(10)
+            return model.recommend(*asked)
+
+    class Models(OneModel):
+        def shadow_for(self, _user):
+            return Slow()
+
+    async def run(seconds):
+        log, sent, told = Log(), asyncio.Queue(), asyncio.Queue()
+        app = create_app(Models(model), Options(workers=1, seconds=seconds), log)
+        life = asyncio.ensure_future(app({"type": "lifespan", "state": {}}, sent.get, told.put))
+        await sent.put({"type": "lifespan.startup"})
+        assert (await told.get())["type"] == "lifespan.startup.complete"
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            assert (await client.post("/v1/recommend", json=ASKED)).status_code == 200
+            await sent.put({"type": "lifespan.shutdown"})
+            if seconds > 1:
+                Slow.gate.set()
+            assert (await told.get())["type"] == "lifespan.shutdown.complete"
+            await life
+            return [record.role for record in log.records], (await client.get("/metrics")).text
+
+    roles, metrics = asyncio.run(run(0.05))
+    assert roles == ["answer"] and "slimrec_feedback_unkept_total 1" in metrics  # bounded, and counted
+    roles, metrics = asyncio.run(run(10.0))
+    assert roles == ["answer", "shadow"] and "slimrec_feedback_unkept_total 0" in metrics
