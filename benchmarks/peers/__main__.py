@@ -1,7 +1,8 @@
 """`make bench-peers`: peers on a recipe's data, each in an environment of its own, resumed peer by peer.
 
 `python -m benchmarks.peers [PEER...]` writes a row per peer of `peers.yaml` into
-`benchmarks/results/peers-RECIPE.{json,md}`. A row that was measured here with the same data, bundle, settings and versions stays as it is.
+`benchmarks/results/peers-RECIPE.{json,md}`. A row that was measured here with the same data, bundle, settings and
+versions stays as it is.
 """
 
 import sys
@@ -39,6 +40,7 @@ def main(
     budget: float,
     rounds: int,
     seconds: float,
+    times_only: bool,
     train_only: bool,
     discard_environments: bool,
     peers: tuple[str, ...],
@@ -54,7 +56,7 @@ def main(
         bundle,
         out / "environments",
         own,
-        Limits(budget=budget),
+        Limits(budget=budget, batches=1 if times_only else None),
         Conditions(rounds=rounds, seconds=seconds),
         log=lambda line: print(line, file=sys.stderr, flush=True),
     )

@@ -4,7 +4,6 @@ import os
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,12 +16,11 @@ _PIP = ("-m", "pip", "--disable-pip-version-check", "--quiet", "install")
 
 
 class Installed(Record):
-    """`environment.json`, beside the folder `env`. `size_bytes`: of its files, pip and its wheels' caches left out."""
+    """`environment.json`, beside the folder `env`. `size_bytes`: of its files, pip itself left out."""
 
     install: list[str]
     python: str
     size_bytes: int
-    seconds: float
 
 
 def build(name: str, environment: Environment, folder: Path, log: Path) -> Installed:
@@ -34,7 +32,6 @@ def build(name: str, environment: Environment, folder: Path, log: Path) -> Insta
         if (found.install, found.python) == (environment.install, version):
             return found
     folder.mkdir(parents=True, exist_ok=True)
-    start = time.monotonic()
     if not interpreter(folder).exists():
         _run(name, [sys.executable, "-m", "venv", str(env)], log)
     for line in environment.install:
@@ -47,7 +44,6 @@ def build(name: str, environment: Environment, folder: Path, log: Path) -> Insta
         install=environment.install,
         python=version,
         size_bytes=sum(_sizes(env)),
-        seconds=time.monotonic() - start,
     )
     marker.write_text(found.to_json(indent=1) + "\n", "utf-8")
     return found

@@ -9,6 +9,8 @@ from benchmarks.case_table import CaseRow
 from benchmarks.result import Ci95, Comparison, Metrics, NotMeasured, Record
 from benchmarks.tables import RESULTS
 
+TIMED_ALONE = "it was hardly trained: only times were asked for"
+
 
 class Training(Record):
     """How a peer came to its model. `seconds`, `cpu_seconds`: to the end of the best epoch, validations included."""
@@ -17,7 +19,7 @@ class Training(Record):
     trials: int
     epoch: int
     epochs: int
-    valid_ndcg_10: float = Field(alias="valid_ndcg@10")
+    valid_ndcg_10: float | None = Field(alias="valid_ndcg@10")
     seconds: float
     cpu_seconds: float
     all_cpu_seconds: float = Field(description="of all trials, to their ends")
@@ -74,7 +76,8 @@ class PeerRow(CaseRow):
 
     @property
     def done(self) -> bool:
-        return not self.not_measured
+        """Whether another try would measure more."""
+        return all(missing.why == TIMED_ALONE for missing in self.not_measured)
 
 
 Rows = TypeAdapter(list[PeerRow])

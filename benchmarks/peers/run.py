@@ -18,7 +18,7 @@ from benchmarks.peers.export import Exported
 from benchmarks.peers.measure import Conditions, Served, fresh_processes, histories, side_by_side
 from benchmarks.peers.plan import OURS, Peer, Plan, digest
 from benchmarks.peers.process import AdapterProcess, PeerError
-from benchmarks.peers.record import PeerRow, Training
+from benchmarks.peers.record import TIMED_ALONE, PeerRow, Training
 from benchmarks.peers.train import Limits, sealed, train
 from benchmarks.result import Metrics, NotMeasured
 from benchmarks.studies import compared
@@ -162,6 +162,8 @@ class Bench:
         return ranks, Metrics.model_validate(summarise(ranks, top, self.data.split.n_items))
 
     def _accuracy(self, name: str) -> dict[str, Any]:
+        if name != OURS and self.limits.batches:
+            raise PeerError(TIMED_ALONE)
         ranks, metrics = self._ranks(name)
         if name == OURS:
             return {"test": metrics}

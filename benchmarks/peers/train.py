@@ -14,13 +14,14 @@ from benchmarks.result import Record
 
 class Limits(Record):
     """What every peer is given. `budget`: CPU seconds of one trial's epochs. `patience`: validations without a better
-    one. `length`: events of a history that are read."""
+    one. `length`: events of a history that are read. `batches`: all that is trained, where only times are wanted."""
 
     length: int = 20
     budget: float = 360.0
     patience: int = 5
     validate_every: int = 1
     seed: int = 0
+    batches: int | None = None
 
 
 SEAL = "training.json"
@@ -54,7 +55,7 @@ def train(peer: Peer, split: Path, limits: Limits, folder: Path, start: Any) -> 
                 )
             said.write_text(json.dumps(fitted), "utf-8")
         told.append((settings, json.loads(said.read_text("utf-8")), out))
-    settings, best, out = max(told, key=lambda one: one[1]["valid"])
+    settings, best, out = max(told, key=lambda one: one[1]["valid"] or 0.0)
     shutil.rmtree(folder / "model", ignore_errors=True)
     shutil.copytree(out, folder / "model")
     found = Training.model_validate(

@@ -1,66 +1,84 @@
 """How long a peer trains: validation chooses the epoch, by our metric. numpy only."""
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.accuracy import ndcg, ranks_of
 from benchmarks.peers.adapters.serve import Settings
-from benchmarks.peers.split import Split
+from benchmarks.peers.split import Rows, Split
 
 _DEPTH = 10
 
 
-@dataclass
-class Fitted:
-    """What became of a training. `curve`: (epoch, validation NDCG@10). `seconds` and `cpu_seconds`: from the start to
-    the end of the best epoch, with the validations in between. `ended`: why no more epochs were trained."""
+class Watch:
+    """Told of every epoch, it validates, keeps the best and says when to stop.
 
-    epoch: int = 0
-    epochs: int = 0
-    valid: float = -1.0
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    ended: str = "all epochs"
-    curve: list[tuple[int, float]] = field(default_factory=list)
-
-
-def fit(
-    split: Split,
-    settings: Settings,
-    train_epoch: Callable[[int], object],
-    rank: Callable[[Iterable[Any], int], Any],
-    keep: Callable[[], object],
-) -> dict[str, Any]:
-    """Train `settings["epochs"]` at most, keep the state of the best validation NDCG@10.
-
-    `rank` as `Model.rank`, of the model as it is; `keep` saves it. Every `validate_every` epochs it is validated; it
-    ends after `patience` validations without a better one, or after `budget` CPU seconds.
+    `settings`: at most `epochs`; validated every `validate_every`; ended after `patience` validations without a better
+    one, or after `budget` CPU seconds. With `batches` an epoch is so many of them, and there is one, not validated.
     """
-    found, waited = Fitted(), 0
-    wall, cpu = time.perf_counter(), time.process_time()
-    for epoch in range(1, int(settings["epochs"]) + 1):
-        train_epoch(epoch)
-        found.epochs = epoch
-        spent = time.process_time() - cpu
-        over = spent > float(settings["budget"])
-        if epoch % int(settings["validate_every"]) and not over and epoch < int(settings["epochs"]):
-            continue
-        ranks = ranks_of(rank(split.valid.lists, _DEPTH), split.valid_targets)
-        value = float(ndcg(ranks, _DEPTH).mean())
-        found.curve.append((epoch, round(value, 6)))
-        if value > found.valid:
-            waited = 0
-            found.epoch, found.valid = epoch, value
-            found.seconds, found.cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
-            keep()
-        else:
-            waited += 1
+
+    def __init__(
+        self,
+        split: Split,
+        settings: Settings,
+        rank: Callable[[Sequence[Rows], int], NDArray[np.int32]],
+        keep: Callable[[], object],
+    ) -> None:
+        """`rank`: as `serve.Model.rank`, of the model as it is; `keep` saves it. The clock starts."""
+        self._split, self._settings, self._rank, self._keep = split, settings, rank, keep
+        self._wall, self._cpu, self._waited = time.perf_counter(), time.process_time(), 0
+        self._best: dict[str, Any] = {"epoch": 0, "valid": None, "seconds": 0.0, "cpu_seconds": 0.0}
+        self._epochs, self._ended, self._curve = 0, "all epochs", []  # type: tuple[int, str, list[tuple[int, float]]]
+
+    def goes_on(self) -> bool:
+        """Call it after each epoch: whether there is to be another."""
+        self._epochs += 1
+        if self._settings["batches"]:
+            self._keep()
+            self._ended = f"{self._settings['batches']} batches: to be timed alone"
+            return False
+        last = self._epochs >= int(self._settings["epochs"])
+        over = time.process_time() - self._cpu > float(self._settings["budget"])
+        if self._epochs % int(self._settings["validate_every"]) == 0 or last or over:
+            self._validate()
         if over:
-            found.ended = f"the budget of {settings['budget']:g} CPU seconds"
-            break
-        if waited >= int(settings["patience"]):
-            found.ended = f"{waited} validations without a better one"
-            break
-    return asdict(found)
+            self._ended = f"its budget, {self._settings['budget']:g} CPU s"
+        elif self._waited >= int(self._settings["patience"]):
+            self._ended, over = f"{self._waited} validations without a better one", True
+        return not (over or last)
+
+    def told(self) -> dict[str, Any]:
+        """What became of the training. `curve`: (epoch, validation NDCG@10). `seconds` and `cpu_seconds`: from the
+        start to the end of the best epoch, the validations in between included."""
+        return self._best | {"epochs": self._epochs, "ended": self._ended, "curve": self._curve}
+
+    def _validate(self) -> None:
+        ranks = ranks_of(self._rank(self._split.valid.lists, _DEPTH), self._split.valid_targets)
+        value = float(ndcg(ranks, _DEPTH).mean())
+        self._curve.append((self._epochs, round(value, 6)))
+        self._waited += 1
+        if self._best["valid"] is None or value > self._best["valid"]:
+            self._waited = 0
+            spent = {"seconds": time.perf_counter() - self._wall, "cpu_seconds": time.process_time() - self._cpu}
+            self._best = {"epoch": self._epochs, "valid": value, **spent}
+            self._keep()
+
+
+def windows(split: Split, length: int) -> list[Rows]:
+    """Training histories cut into pieces of `length` + 1 events, each half over the next: as inputs and shifted targets
+    every event but a history's first is asked for, about twice. For peers that read the end of a history alone."""
+    step = max(1, length // 2)
+    found = []
+    for rows in split.train.lists:
+        ends = range(len(rows), 1, -step) if len(rows) > length + 1 else [len(rows)]
+        for end in ends:
+            piece = rows[max(0, end - length - 1) : end]
+            if len(piece) > 1:
+                found.append(piece)
+            if end <= length + 1:
+                break
+    return found

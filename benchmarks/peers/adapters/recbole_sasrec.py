@@ -1,12 +1,13 @@
 """RecBole's SASRec. RecBole ends at an evaluated model: id map, filter and top k are `Scored`'s."""
 
 from collections.abc import Mapping
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.peers.adapters.fit import fit
+from benchmarks.peers.adapters.fit import Watch
 from benchmarks.peers.adapters.scored import Rows, Score, Scored, files_bytes, load_ids, rank_by, save_ids
 from benchmarks.peers.adapters.serve import Settings, serve
 from benchmarks.peers.split import Split
@@ -27,21 +28,24 @@ class RecBole:
         _write_atomic(split, out / "data" / NAME)
         config, dataset, model = _model(out, settings)
         built = dataset.build()[0]
-        loader = TrainDataLoader(config, built, None, shuffle=True)  # cross-entropy draws no negatives
+        loader: Any = TrainDataLoader(config, built, None, shuffle=True)  # cross-entropy draws no negatives
         trainer = Trainer(config, model)
         score = _score(model, dataset, split.ids)
 
-        def epoch(number: int) -> None:
-            model.train()
-            trainer._train_epoch(loader, number)
-
-        return fit(
+        watch = Watch(
             split,
             settings,
-            epoch,
             lambda histories, depth: rank_by(score, histories, depth, int(settings["length"])),
             lambda: torch.save(model.state_dict(), out / "model.pt"),
         )
+        if settings["batches"]:
+            loader = list(islice(loader, settings["batches"]))
+        going, epochs = True, count()
+        while going:
+            model.train()
+            trainer._train_epoch(loader, next(epochs))
+            going = watch.goes_on()
+        return watch.told()
 
     def open(self, folder: Path, settings: Settings) -> Scored:
         """The model in eval mode, asked through `full_sort_predict`."""
