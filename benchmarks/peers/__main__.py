@@ -28,6 +28,7 @@ from benchmarks.studies import run_command
 @click.option("--budget", default=Limits().budget, show_default=True, help="CPU seconds of one training.")
 @click.option("--rounds", default=Conditions().rounds, show_default=True)
 @click.option("--seconds", default=Conditions().seconds, show_default=True, help="Timed at most, for each side.")
+@click.option("--times-only", is_flag=True, help="Train a single batch: accuracy is not measured.")
 @click.option(
     "--train-only", is_flag=True, help="Environments and trainings; what they serve is measured another time."
 )

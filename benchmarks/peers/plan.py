@@ -24,7 +24,7 @@ class Peer(Record):
     """One row of the table."""
 
     environment: str
-    adapter: str = Field(description="module of benchmarks.peers.adapters")
+    adapter: str = Field(description="module of benchmarks.peers.adapters, or a dotted name of one's own")
     what: str
     training: dict[str, Any] = Field(default={})
     trials: list[dict[str, Any]] = Field(default=[{}], min_length=1)
@@ -32,6 +32,10 @@ class Peer(Record):
     version: int = Field(
         default=1, description="raised where the adapter would train another model from the same settings"
     )
+
+    @property
+    def module(self) -> str:
+        return self.adapter if "." in self.adapter else f"benchmarks.peers.adapters.{self.adapter}"
 
     def training_key(self, split_digest: str, limits: dict[str, Any]) -> str:
         """Names what is trained: equal for peers that differ in how they serve it."""

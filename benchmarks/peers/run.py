@@ -118,8 +118,7 @@ class Bench:
     def _process(self, name: str) -> AdapterProcess:
         peer = self.plan.peers[name]
         python = interpreter(self.environments.absolute() / peer.environment)
-        module = f"benchmarks.peers.adapters.{peer.adapter}"
-        return AdapterProcess(python, module, self._log_file(name), threads=self.conditions.threads)
+        return AdapterProcess(python, peer.module, self._log_file(name), threads=self.conditions.threads)
 
     def _environment_facts(self, name: str) -> dict[str, Any]:
         installed = self._installed(name)
