@@ -60,7 +60,8 @@ def histories(split: Split, conditions: Conditions) -> list[list[str]]:
 
 def side_by_side(peer: Served, ours: Served, asked: Sequence[Sequence[str]], conditions: Conditions) -> AgainstOurs:
     """Both in turn, the order drawn anew in each round. Raises PeerError."""
-    draw, blocks = random.Random(conditions.seed), {"peer": [], "ours": []}  # type: ignore[var-annotated]
+    draw = random.Random(conditions.seed)
+    blocks: dict[str, list[dict[str, Any]]] = {"peer": [], "ours": []}
     with peer.opened() as first, ours.opened() as second:
         processes = {"peer": first, "ours": second}
         question = {

@@ -3,6 +3,7 @@ only serve it differently."""
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def sealed(folder: Path) -> Training | None:
     return Training.model_validate_json(path.read_text("utf-8")) if path.is_file() else None
 
 
-def train(peer: Peer, split: Path, limits: Limits, folder: Path, start: Any) -> Training:
+def train(peer: Peer, split: Path, limits: Limits, folder: Path, start: Callable[[], AdapterProcess]) -> Training:
     """Leaves the model in `folder/model`. `start`: a fresh process of the adapter. Raises PeerError."""
     if (found := sealed(folder)) is not None:
         return found
@@ -44,7 +45,6 @@ def train(peer: Peer, split: Path, limits: Limits, folder: Path, start: Any) -> 
         if not said.is_file():
             shutil.rmtree(out, ignore_errors=True)
             out.mkdir(parents=True)
-            process: AdapterProcess
             with start() as process:
                 fitted = process.ask(
                     "train",

@@ -32,7 +32,8 @@ class Watch:
         self._split, self._settings, self._rank, self._keep = split, settings, rank, keep
         self._wall, self._cpu, self._waited = time.perf_counter(), time.process_time(), 0
         self._best: dict[str, Any] = {"epoch": 0, "valid": None, "seconds": 0.0, "cpu_seconds": 0.0}
-        self._epochs, self._ended, self._curve = 0, "all epochs", []  # type: tuple[int, str, list[tuple[int, float]]]
+        self._epochs, self._ended = 0, "all epochs"
+        self._curve: list[tuple[int, float]] = []
 
     def goes_on(self) -> bool:
         """Call it after each epoch: whether there is to be another."""
