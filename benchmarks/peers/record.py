@@ -27,6 +27,11 @@ class Training(Record):
     curve: list[tuple[int, float]] = Field(description="epoch, validation NDCG@10")
     rss_mb: float
 
+    @property
+    def cut_short(self) -> bool:
+        """Whether its budget ended while it still got better: nothing follows from its accuracy."""
+        return "budget" in self.ended and self.epoch == self.epochs
+
 
 class AgainstOurs(Record):
     """From raw ids to raw ids, the peer and ours in the same rounds, each in a process of its own that times itself.

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 
 from benchmarks.peers.record import PeerRow
-from benchmarks.result import Comparison
 
 SHOWN = (
     *("slimrec", "recbole", "replay-rec", "rectools", "torch-rechub", "torch", "lightning", "openvino"),
@@ -43,17 +42,21 @@ def _accuracy(row: PeerRow) -> Iterable[str]:
         return "", "", ""
     low, high = row.test.ndcg_10_ci95
     value = f"{row.test.ndcg_10:.4f} [{low:.4f}, {high:.4f}]"
-    return value, f"{row.test.recall_10 or 0:.4f}", _gap(row.comparison)
+    return value, f"{row.test.recall_10 or 0:.4f}", _gap(row)
 
 
-def _gap(comparison: Comparison | None) -> str:
-    return "" if comparison is None else comparison.gap
+def _gap(row: PeerRow) -> str:
+    """No verdict over a training that was cut short."""
+    if row.comparison is None:
+        return ""
+    gap = row.comparison.gap
+    return f"{gap.rpartition(',')[0]}, cut short" if row.training and row.training.cut_short else gap
 
 
 def _training(row: PeerRow) -> Iterable[str]:
     found = row.training
-    if found is None:
-        return "", "", ""
+    if found is None or found.valid_ndcg_10 is None:
+        return "", "", found.ended if found else ""
     return f"{found.epoch} of {found.epochs}", f"{found.cpu_seconds:.0f}", found.ended
 
 

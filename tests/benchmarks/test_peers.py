@@ -134,6 +134,12 @@ def test_rows_failures_and_resuming(bench: Bench, bundle: Path, tmp_path: Path) 
     text = markdown(list(rows.values()))
     assert "| popular | popularity | " in text and "- dies, latency not measured: " in text
 
+    # a training that its budget ended while it got better is no ground for a verdict
+    short = found.model_copy(update={"epoch": 5, "ended": "its budget, 1 CPU s"})
+    assert not found.cut_short and short.cut_short
+    assert ", cut short | 5 of 5 |" in markdown([popular.model_copy(update={"training": short})])
+    assert ", cut short" not in text and popular.comparison.verdict in text
+
     # again: what is there stays, what failed is tried again
     said.clear()
     bench.rows(list(bench.plan.peers), table)

@@ -40,7 +40,7 @@ class Watch:
         self._epochs += 1
         if self._settings["batches"]:
             self._keep()
-            self._ended = f"{self._settings['batches']} batches: to be timed alone"
+            self._ended = "hardly trained: times alone"
             return False
         last = self._epochs >= int(self._settings["epochs"])
         over = time.process_time() - self._cpu > float(self._settings["budget"])
