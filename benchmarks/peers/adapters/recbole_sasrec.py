@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.peers.adapters.fit import Watch
-from benchmarks.peers.adapters.scored import Rows, Score, Scored, files_bytes, load_ids, rank_by, save_ids
+from benchmarks.peers.adapters.scored import Score, Scored, files_bytes, load_ids, rank_by, save_ids
 from benchmarks.peers.adapters.serve import Settings, serve
-from benchmarks.peers.split import Split
+from benchmarks.peers.split import Rows, Split
 
 NAME = "split"
 

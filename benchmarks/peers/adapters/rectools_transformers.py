@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.peers.adapters.fit import Watch, windows
-from benchmarks.peers.adapters.scored import Rows, Score, Scored, files_bytes, load_ids, rank_by, save_ids
+from benchmarks.peers.adapters.scored import Score, Scored, files_bytes, load_ids, rank_by, save_ids
 from benchmarks.peers.adapters.serve import Settings, serve
-from benchmarks.peers.split import Split
+from benchmarks.peers.split import Rows, Split
 
 CHECKPOINT = "model.ckpt"
 
@@ -48,7 +48,7 @@ class RecTools:
         length = int(settings["length"])
         watch: Watch
 
-        class Epochs(Callback):
+        class Epochs(Callback):  # type: ignore[misc]  # it is not installed with us
             def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
                 module.eval()
                 trainer.should_stop = not watch.goes_on()

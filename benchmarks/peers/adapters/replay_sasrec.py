@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.peers.adapters.fit import Watch, windows
-from benchmarks.peers.adapters.scored import Rows, Score, Scored, files_bytes, load_ids, rank_by, save_ids
+from benchmarks.peers.adapters.scored import Score, Scored, files_bytes, load_ids, rank_by, save_ids
 from benchmarks.peers.adapters.serve import Settings, serve
-from benchmarks.peers.split import Split, padded
+from benchmarks.peers.split import Rows, Split, padded
 
 CHECKPOINT = "model.ckpt"
 
@@ -33,7 +33,7 @@ class RePlay:
         score = _by_torch(model)
         watch: Watch
 
-        class Epochs(lightning.Callback):
+        class Epochs(lightning.Callback):  # type: ignore[misc]  # it is not installed with us
             def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
                 trainer.should_stop = not watch.goes_on()
                 module.train()
@@ -54,8 +54,8 @@ class RePlay:
             lambda histories, depth: rank_by(score, histories, depth, length),
             lambda: trainer.save_checkpoint(out / CHECKPOINT, weights_only=True),
         )
-        loader = DataLoader(_examples(windows(split, length), length), int(settings["batch_size"]), shuffle=True)
-        trainer.fit(model, loader)
+        examples: Any = _examples(windows(split, length), length)
+        trainer.fit(model, DataLoader(examples, int(settings["batch_size"]), shuffle=True))
         return watch.told()
 
     def open(self, folder: Path, settings: Settings) -> Scored:

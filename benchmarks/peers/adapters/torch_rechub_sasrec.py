@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.peers.adapters.fit import Watch, windows
-from benchmarks.peers.adapters.scored import Rows, Score, Scored, files_bytes, load_ids, rank_by, save_ids
+from benchmarks.peers.adapters.scored import Score, Scored, files_bytes, load_ids, rank_by, save_ids
 from benchmarks.peers.adapters.serve import Settings, serve
-from benchmarks.peers.split import Split
+from benchmarks.peers.split import Rows, Split
 
 _TRACED = 2
 """The batch that the exported graph answers."""
@@ -47,12 +47,13 @@ class TorchRecHub:
         going = True
         while going:
             model.train()
-            for part in torch.randperm(len(seq)).split(size)[: settings["batches"]]:
+            order: Any = torch.randperm(len(seq))
+            for part in order.split(size)[: settings["batches"]]:
                 asked = {"seq": seq[part]}
                 states = model.seq_forward(asked, model.item_emb(asked, model.features[:1])[:, 0])
                 known = nexts[part] > 0
                 logits = states[known] @ model.item_emb.embed_dict["seq"].weight.T
-                loss = torch.nn.functional.cross_entropy(logits, nexts[part][known])
+                loss: Any = torch.nn.functional.cross_entropy(logits, nexts[part][known])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
