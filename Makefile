@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test test-web test-optimum test-arm64 test-operations check format bench bench-teacher bench-compression bench-scaling fuzz soak clean
+.PHONY: demo test test-web test-optimum test-arm64 test-operations check format bench bench-teacher bench-compression bench-scaling bench-peers fuzz soak clean
 
 demo: $(VENV)/.compress  ## MovieLens-100k and MiniLM through every stage, into runs/quickstart
 	$(BIN)/slimrec run recipes/quickstart.yaml --out runs/quickstart
@@ -60,6 +60,12 @@ bench-compression: $(VENV)/.compress  ## what compressed models are asked to be 
 
 bench-scaling: $(VENV)/.compress  ## what an answer costs by catalogue, history, batch, threads and size; refits the cost model (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scaling --cost benchmarks/cost.json
+
+PEERS ?=
+PEERS_RECIPE ?= movielens
+bench-peers: $(VENV)/.compress  ## others on our data, split and machine, each in an environment of its own under runs/peers (hours, 7 GB; resumed peer by peer)
+	test -f runs/$(PEERS_RECIPE)/bundle.slim || $(BIN)/slimrec run $(PEERS_RECIPE) --out runs/$(PEERS_RECIPE)
+	TORCH_INDEX=$(TORCH_INDEX) $(BIN)/python -m benchmarks.peers $(PEERS) --recipe $(PEERS_RECIPE) --bundle runs/$(PEERS_RECIPE)/bundle.slim
 
 fuzz: $(VENV)/.compress  ## a signed bundle damaged ten thousand times: all refused, nothing left behind (a minute)
 	mkdir -p runs

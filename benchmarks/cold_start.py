@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bench.devices import used_memory_mb
+from benchmarks.memory import peak_rss_mb
 from deploy.errors import SlimrecError
 from deploy.ranker import CPU
 
@@ -88,22 +89,6 @@ def _answer(spec: ColdStart) -> object:
     path = CachedPath(Path(spec.model), ids, max_history=spec.max_history, threads=spec.threads)
     path.recommend([spec.history], spec.k)
     return path
-
-
-def peak_rss_mb() -> float:
-    """Peak resident set of this process in MB (10^6 bytes).
-
-    Linux: VmHWM, because `ru_maxrss` outlives exec and would report a large parent's peak.
-    """
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-        kib = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
-        return int(kib) * 1024 / 1e6
-    except (OSError, StopIteration):
-        import resource
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak * (1 if sys.platform == "darwin" else 1024) / 1e6  # bytes on macOS, KiB elsewhere
 
 
 def main(arguments: list[str]) -> None:

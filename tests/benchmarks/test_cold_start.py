@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.cold_start import ColdStart, fresh_process, peak_rss_mb
+from benchmarks.cold_start import ColdStart, fresh_process
+from benchmarks.memory import peak_rss_mb
 from deploy.errors import SlimrecError
 from deploy.tables import write_items
 
