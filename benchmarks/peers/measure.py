@@ -64,7 +64,7 @@ def side_by_side(peer: Served, ours: Served, asked: Sequence[Sequence[str]], con
     blocks: dict[str, list[dict[str, Any]]] = {"peer": [], "ours": []}
     with peer.opened() as first, ours.opened() as second:
         processes = {"peer": first, "ours": second}
-        question = {
+        question: dict[str, Any] = {
             "histories": [list(history) for history in asked],
             "k": conditions.k,
             "runs": -(-conditions.runs // conditions.rounds),

@@ -110,7 +110,9 @@ def test_rows_failures_and_resuming(bench: Bench, bundle: Path, tmp_path: Path) 
 
     # the numbers are those of our one implementation, from what each ranked
     split, targets = bench.data.split, bench.data.targets
-    own = ranks_of(answer(Recommender.load(bundle), split.test.lists), targets)
+    ours = Recommender.load(bundle)
+    limit = ours.bundle.manifest.model.max_history
+    own = ranks_of(answer(ours.ranker, split.test.lists, limit, len(ours.catalogue)), targets)
     assert rows["slimrec"].test is not None and rows["slimrec"].test.ndcg_10 == pytest.approx(ndcg(own).mean())
     counts = np.bincount(split.train.rows, minlength=31).astype(float)
     top = [[row for row in np.argsort(-counts[1:], kind="stable") + 1 if row not in seen] for seen in split.test.lists]

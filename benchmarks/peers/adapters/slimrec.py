@@ -30,7 +30,9 @@ class Bundle:
         """As `slimrec evaluate` ranks; the bundle's rows are the recipe's, as the split's are."""
         from benchmarks.evaluate import answer
 
-        return answer(self._recommender, histories)[:, :depth]
+        recommender = self._recommender
+        limit, n_items = recommender.bundle.manifest.model.max_history, len(recommender.catalogue)
+        return answer(recommender.ranker, [*histories], limit, n_items)[:, :depth]
 
 
 class SlimRec:
