@@ -64,6 +64,9 @@ def parted(texts: Sequence[str], held_out: float) -> ItemTexts:
     return ItemTexts([text for text in texts if text not in first], [text for text in texts if text in first])
 
 
+_TRIES = 10
+
+
 def crossed(texts: ItemTexts, count: int, words: Callable[[str], list[str]]) -> list[str]:
     """At most `count` texts that no item has, the first words of one text before the last words of another; always the
     same ones. Fewer where so few words give no more."""
@@ -78,9 +81,6 @@ def crossed(texts: ItemTexts, count: int, words: Callable[[str], list[str]]) -> 
             if len(made) == count:
                 break
     return made
-
-
-_TRIES = 10
 
 
 def words_of(tokenizer: Tokenizer) -> Callable[[str], list[str]]:

@@ -1,6 +1,7 @@
 """Sections about how good models are: against their cost, by segment, against each other, trial by trial."""
 
 from collections.abc import Sequence
+from operator import attrgetter
 
 from benchmarks.charts.style import ROLES
 from benchmarks.result import TITLES, Result
@@ -113,7 +114,7 @@ def _like_table(shown: Sequence[Candidate]) -> Table:
     names = ("auc", "uauc", "accuracy", "precision", "recall", "f1")
     lines = []
     for one in shown:
-        values = [one.mean(lambda model, name=name: getattr(model.accuracy.test, name)) for name in names]  # type: ignore[misc]
+        values = [one.mean(attrgetter(f"accuracy.test.{name}")) for name in names]
         lines.append(Line([one.name, *(number(value) for value in values)], one.name))
     return Table("Likes, on test", ["model", "AUC", "UAUC", "accuracy", "precision", "recall", "F1"], lines)
 

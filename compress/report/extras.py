@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import Field, ValidationError
 
 from benchmarks.bench.record import BenchResult
-from benchmarks.result import Dataset, Metrics, NotMeasured, Record, Result
-from benchmarks.tables import RESULTS
+from benchmarks.peers.record import PeerRow as Recorded
+from benchmarks.peers.record import Rows, results_file
+from benchmarks.result import NotMeasured, Record, Result
 from deploy.errors import UsageError
 
 
@@ -36,9 +37,9 @@ class Extras:
 
 def beside(result: Result) -> Extras:
     """What is committed of the recipe's peers, where it was measured on the same data."""
-    path = RESULTS / f"peers-{Path(result.recipe).stem}.json"
+    path = results_file(result.recipe)
     rows = _recorded(path) if path.is_file() else []
-    return Extras(peers=[row.shown() for row in rows if row.dataset == result.dataset])
+    return Extras(peers=[_shown(row) for row in rows if row.dataset == result.dataset])
 
 
 def read_bench(path: Path) -> list[BenchResult]:
@@ -56,51 +57,31 @@ def read_peers(path: Path, result: Result) -> list[PeerRow]:
     others = {row.dataset.name for row in rows if row.dataset != result.dataset}
     if others:
         raise UsageError(f"--peers: measured on other data than this run, {', '.join(sorted(others))} (got {path})")
-    return [row.shown() for row in rows]
+    return [_shown(row) for row in rows]
 
 
-class _Serving(BaseModel):
-    p50_ms: float
+def _shown(row: Recorded) -> PeerRow:
+    """Its version is that of the distribution whose name the row's begins with. What a training that was cut short
+    ranked says nothing of the library: left out."""
+    words = [row.name, *(row.name[:at] for at, letter in enumerate(row.name) if letter in " -_")]
+    versions = [row.packages[word] for word in words if word in row.packages]
+    settled = row.training is None or not row.training.cut_short
+    return PeerRow(
+        name=row.name,
+        version=versions[0] if versions else "",
+        ndcg=row.test.ndcg_10 if row.test and settled else None,
+        p50_ms=row.latency.p50_ms if row.latency else None,
+        bytes=row.size_bytes,
+        install_mb=row.environment_mb,
+        rss_mb=row.fresh.rss_mb if row.fresh else None,
+        cold_s=row.fresh.cold_start_ms / 1e3 if row.fresh else None,
+        not_measured=row.not_measured,
+    )
 
 
-class _Fresh(BaseModel):
-    cold_start_ms: float
-    rss_mb: float
-
-
-class _Recorded(BaseModel):
-    """What the page takes of a row of `peers-RECIPE.json`, which has more."""
-
-    name: str
-    dataset: Dataset
-    packages: dict[str, str] = {}
-    environment_mb: float | None = None
-    test: Metrics | None = None
-    latency: _Serving | None = None
-    fresh: _Fresh | None = None
-    size_bytes: int | None = None
-    not_measured: list[NotMeasured] = []
-
-    def shown(self) -> PeerRow:
-        """Its version is that of the distribution whose name the row's begins with."""
-        words = [self.name, *(self.name[:at] for at, letter in enumerate(self.name) if letter in " -_")]
-        versions = [self.packages[word] for word in words if word in self.packages]
-        return PeerRow(
-            name=self.name,
-            version=versions[0] if versions else "",
-            ndcg=self.test.ndcg_10 if self.test else None,
-            p50_ms=self.latency.p50_ms if self.latency else None,
-            bytes=self.size_bytes,
-            install_mb=self.environment_mb,
-            rss_mb=self.fresh.rss_mb if self.fresh else None,
-            cold_s=self.fresh.cold_start_ms / 1e3 if self.fresh else None,
-            not_measured=self.not_measured,
-        )
-
-
-def _recorded(path: Path) -> list[_Recorded]:
+def _recorded(path: Path) -> list[Recorded]:
     try:
-        return TypeAdapter(list[_Recorded]).validate_json(_text("--peers", path))
+        return Rows.validate_json(_text("--peers", path))
     except ValidationError as error:
         raise UsageError(f"--peers: not what `make bench-peers` writes ({_first(error)}; got {path})") from None
 

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks import tables
+from benchmarks.peers.record import AgainstOurs
 from benchmarks.result import Result, Search, Trial
 from benchmarks.seeds import by_candidate
 from compress.report.extras import Extras, beside, read_bench, read_peers
@@ -282,12 +283,33 @@ def peer(result: Result, **changes: Any) -> dict[str, Any]:
     """A row as `make bench-peers` writes it, of `result`'s data."""
     given = {
         "name": "recbole",
+        "key": "0" * 64,
+        "what": "SASRec, torch",
+        "seeds": [0],
         "dataset": result.dataset.model_dump(),
+        "machine": result.machine.model_dump(mode="json"),
+        "commit": "0" * 40,
         "packages": {"recbole": "1.2.1", "torch": "2.13.0"},
         "environment_mb": 1800.0,
         "test": {"ndcg@10": 0.11, "recall@10": 0.2},
-        "latency": {"p50_ms": 1.9, "ratio": 20.0},
-        "fresh": {"cold_start_ms": 4200.0, "rss_mb": 520.0},
+        "latency": AgainstOurs(
+            history=20,
+            k=10,
+            threads=1,
+            rounds=1,
+            runs=9,
+            unsettled=0,
+            p50_ms=1.9,
+            p95_ms=2.0,
+            p99_ms=2.1,
+            round_p50_ms=[1.9],
+            ours_p50_ms=0.1,
+            ours_p95_ms=0.1,
+            ours_round_p50_ms=[0.1],
+            ratio=19.0,
+            ci95=(18.0, 20.0),
+        ).model_dump(mode="json"),
+        "fresh": {"cold_start_ms": 4200.0, "rss_mb": 520.0, "cold_start_ms_runs": [4200.0], "rss_mb_runs": [520.0]},
         "size_bytes": 2_400_000,
         "training": None,
     }
@@ -310,7 +332,24 @@ def test_peers_are_read_from_their_record(tmp_path: Path, monkeypatch: pytest.Mo
         "not_measured": [],
     }
     assert second.version == "1.2.1" and second.ndcg is None
-    monkeypatch.setattr("compress.report.extras.RESULTS", tmp_path)
+    training = {
+        "settings": {},
+        "trials": 1,
+        "epoch": 3,
+        "epochs": 3,
+        "valid_ndcg@10": 0.07,
+        "seconds": 1.0,
+        "cpu_seconds": 1.0,
+        "all_cpu_seconds": 1.0,
+        "ended": "its budget, 300 CPU s",
+        "curve": [[3, 0.07]],
+        "rss_mb": 500.0,
+    }
+    path.write_text(json.dumps([peer(example(), training=training)]), "utf-8")
+    (cut_short,) = read_peers(path, example())
+    assert cut_short.ndcg is None and cut_short.p50_ms == 1.9
+    path.write_text(json.dumps([peer(example()), peer(example(), name="recbole-int8", test=None)]), "utf-8")
+    monkeypatch.setattr("benchmarks.peers.record.RESULTS", tmp_path)
     assert [row.name for row in beside(example()).peers] == ["recbole", "recbole-int8"]
     moved = example(dataset={"name": "beauty", "users": 1, "items": 1, "interactions": 1})
     assert beside(moved).peers == beside(example(recipe="another")).peers == []
@@ -337,7 +376,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     said = capsys.readouterr().err
     assert "recipe: Field required (is it a result.json?)" in said and "RUN cannot be read" in said
     for option, text, complaint in (
-        ("--peers", "[{}]", "not what `make bench-peers` writes (0.name"),
+        ("--peers", "[{}]", "not what `make bench-peers` writes (0."),
         ("--peers", json.dumps([peer(with_seeds(), dataset=other)]), "measured on other data than this run, beauty"),
         ("--bench", "{}", "not what `slimrec bench --json` prints"),
     ):
