@@ -65,5 +65,6 @@ def distil_contextual(
     fill(start.encoder, mapped_rows(start.rows, shares, wanted, strength), shares)
     with torch.no_grad():
         start.encoder.scale.copy_(start.encoder.table.std())
-    taught = TextDistillation((VectorMSE(),), start.encoder, teacher, texts)
+    vectors = start.wanted.float().numpy()
+    taught = TextDistillation((VectorMSE(),), start.encoder, teacher, texts, vectors)
     return start.encoder, train_text(start.encoder, taught, student.training, rng, options, "distil contextual")

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 
@@ -49,19 +50,27 @@ class TextDistillation(nn.Module):
     """
 
     def __init__(
-        self, losses: Sequence[TextLoss], student: ItemEncoder, teacher: TextEncoder, texts: ItemTexts
+        self,
+        losses: Sequence[TextLoss],
+        student: ItemEncoder,
+        teacher: TextEncoder,
+        texts: ItemTexts,
+        vectors: NDArray[np.float32] | None = None,
     ) -> None:
-        """Raises UsageError where a loss does not fit the two."""
+        """`vectors`: the teacher's of `texts.learned`, then of those held out, where somebody has them already. Raises
+        UsageError where a loss does not fit the two."""
         super().__init__()
         self.losses = tuple(losses)
         self._teacher = [teacher.requires_grad_(False)]  # in a list: no part of what is trained, saved or moved
         self.renew_heads(student)
         self.texts = texts.learned
-        self.wanted = teacher.encode(self.texts)
+        if vectors is None:
+            vectors = teacher.encode([*texts.learned, *texts.held_out])
+        self.wanted, held_out = np.split(vectors, [len(self.texts)])
         # where nothing is held out, what was read measures
         self.unread = texts.held_out or texts.read
-        self.unread_wanted = teacher.encode(self.unread)
-        of_items = np.concatenate([self.wanted[: len(texts.read)], self.unread_wanted[: len(texts.held_out)]])
+        self.unread_wanted = held_out if texts.held_out else self.wanted[: len(texts.read)]
+        of_items = np.concatenate([self.wanted[: len(texts.read)], held_out])
         self.variance = float(torch.from_numpy(of_items).var(0, unbiased=False).mean())
         self.needs_states = any(loss.needs_states for loss in losses)
 

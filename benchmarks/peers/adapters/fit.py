@@ -83,3 +83,17 @@ def windows(split: Split, length: int) -> list[Rows]:
             if end <= length + 1:
                 break
     return found
+
+
+def lightning_options(settings: Settings, epochs: object) -> dict[str, Any]:
+    """What every Lightning trainer here is given: the CPU, no files and no bars; `epochs`, a callback, ends it."""
+    return {
+        "max_epochs": int(settings["epochs"]),
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "callbacks": [epochs],
+        "limit_train_batches": settings["batches"] or 1.0,
+    }

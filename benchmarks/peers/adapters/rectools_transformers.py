@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.peers.adapters.fit import Watch, windows
+from benchmarks.peers.adapters.fit import Watch, lightning_options, windows
 from benchmarks.peers.adapters.scored import Score, Scored, files_bytes, load_ids, rank_by, save_ids
 from benchmarks.peers.adapters.serve import Settings, serve
 from benchmarks.peers.split import Rows, Split
@@ -55,16 +55,7 @@ class RecTools:
                 module.train()
 
         def trainer() -> Any:
-            return Trainer(
-                max_epochs=int(settings["epochs"]),
-                accelerator="cpu",
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                callbacks=[Epochs()],
-                limit_train_batches=settings["batches"] or 1.0,
-            )
+            return Trainer(**lightning_options(settings, Epochs()))
 
         model = _model(settings, trainer)
         watch = Watch(
